@@ -1,0 +1,600 @@
+"""The rules: what may become of a run. Pure: values in, values out.
+
+The engine walks every claim through three functions:
+
+    open(claimed)            signals, waits and brakes are judged  ->  Opened (take a step) | Commit (no step is due)
+    fold(opened, reply, …)   the agent's reply becomes a Commit
+    failed(opened, error, …) or its failure does
+
+and `apply` says what a commit does to the row, so that engine, memory store and oracle agree. `TABLE` is the law all of
+them run on; docs/states.md is drawn from it. A new brake is one line in `_hard` or `_soft`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from hashlib import sha256
+from typing import Literal
+
+from . import codec
+from .errors import AgentError, StateInvalid, StepRelayError, Transient
+from .model import (
+    Again,
+    Busy,
+    Call,
+    Claimed,
+    Commit,
+    Done,
+    End,
+    ErrorInfo,
+    Interrupt,
+    Limits,
+    Message,
+    Outcome,
+    Part,
+    Refused,
+    Reply,
+    Request,
+    Result,
+    Run,
+    Signal,
+    Status,
+    Step,
+    StopReason,
+    Tally,
+    Text,
+    Thought,
+    Turn,
+    Usage,
+    Value,
+    Wait,
+    Waiting,
+)  # fmt: skip
+
+Cause = Literal[
+    "continue", "finish", "ask", "wait", "retry", "fail", "brake", "land", "cancel",  # of a step
+    "due", "answer", "unmet", "expire",  # of a wait
+    "prompt", "resume",  # of an ended run
+]  # fmt: skip
+
+TABLE: dict[tuple[Status, Cause], Status] = {
+    ("RUNNING", "continue"): "RUNNING",
+    ("RUNNING", "finish"): "COMPLETED",
+    ("RUNNING", "ask"): "AWAITING_INPUT",
+    ("RUNNING", "wait"): "WAITING",
+    ("RUNNING", "retry"): "WAITING",
+    ("RUNNING", "fail"): "FAILED",
+    ("RUNNING", "brake"): "FAILED",
+    ("RUNNING", "land"): "COMPLETED",
+    ("RUNNING", "cancel"): "CANCELLED",
+    ("WAITING", "due"): "RUNNING",
+    ("WAITING", "unmet"): "WAITING",
+    ("WAITING", "expire"): "CANCELLED",
+    ("WAITING", "cancel"): "CANCELLED",
+    ("AWAITING_INPUT", "answer"): "RUNNING",
+    ("AWAITING_INPUT", "unmet"): "AWAITING_INPUT",
+    ("AWAITING_INPUT", "expire"): "CANCELLED",
+    ("AWAITING_INPUT", "cancel"): "CANCELLED",
+    ("COMPLETED", "prompt"): "RUNNING",
+    ("FAILED", "prompt"): "RUNNING",
+    ("CANCELLED", "prompt"): "RUNNING",
+    ("COMPLETED", "resume"): "RUNNING",
+    ("FAILED", "resume"): "RUNNING",
+    ("CANCELLED", "resume"): "RUNNING",
+}
+TERMINAL: frozenset[Status] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+SOFT: frozenset[StopReason] = frozenset({"max_steps", "max_tool_calls", "max_tokens", "max_cost", "repetition"})
+INTERVAL = 5.0
+"""Seconds between two signs of life of a step."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Opened:
+    """A claimed run after its signals: everything `fold` and `failed` need beside the reply."""
+
+    claimed: Claimed
+    status: Status
+    tally: Tally
+    limits: Limits
+    round: int
+    prompt: Value
+    got: dict[str, Value]  # answers, events, children: {id: {kind, body}}
+    cancelled: bool
+    inbox_read: int
+    request: Request | None
+    landing: StopReason | None = None
+
+    @property
+    def turn(self) -> Turn:
+        """What the agent is asked."""
+        run, claimed = self.claimed.run, self.claimed
+        return Turn(
+            key=run.key,
+            agent=run.agent,
+            round=self.round,
+            step=run.step,
+            attempt=run.attempts,
+            base=self.tally.base,
+            prompt=self.prompt,
+            fresh=self.tally.fresh,
+            inbox=tuple(Message(kind=m["kind"], body=m["body"], id=i) for i, m in self.got.items()),
+            messages=tuple(codec.loads(m) for s in claimed.steps for m in s.messages),
+            state=codec.loads(run.state),
+            scratchpad=codec.loads(run.scratchpad),
+            ledger={k: codec.loads(v) for k, v in claimed.ledger.items()},
+            usage=self.tally.round,
+            limits=self.limits,
+            landing=self.landing,
+            dead_tail=codec.loads(run.tail) if run.attempts > 1 else None,
+        )
+
+
+# ---------------------------------------------------------------- before the step
+
+
+def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
+    """Judge a claim. Raises SchemaTooNew (leave the row alone) and StateInvalid (end the run with `invalid`)."""
+    run, now = claimed.run, claimed.now
+    codec.check_schema(run.schema)
+    o = _hear(claimed, request)
+    if o.cancelled:
+        return _end(o, "cancel", "cancelled", now)
+    if o.status in TERMINAL:  # claimed by a signal that does not reopen: nothing to do
+        return _release(o, o.status, run.stop_reason, None, attempts=0, ended=True)
+    if o.status in ("WAITING", "AWAITING_INPUT"):
+        wait = codec.wait(run.wait) or Wait(reason="timer")
+        if missing := [n for n in wait.needs if n not in o.got]:
+            if wait.until is not None and now >= wait.until:
+                return _end(o, "expire", "expired", now, error=f"nobody gave {missing[0]!r} in time")
+            after = None if wait.until is None else wait.until - now
+            return _unmet(o, wait, after)
+        if not wait.needs and wait.until is not None and now < wait.until:  # a timer, woken early
+            return _unmet(o, wait, wait.until - now)
+        o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
+    o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
+    landing = _soft(o.tally, o.limits)
+    if hard := _hard(run, o.tally, o.limits, now):
+        if landing and hard != "deadline":
+            return _end(o, "land", landing, now, output=o.tally.thought)
+        return _end(o, "brake", hard, now, error=_why(hard, o))
+    return replace(o, landing=landing)
+
+
+def _unmet(o: Opened, wait: Wait, after: float | None) -> Commit:
+    """Woken too early: back to waiting. Looking was no attempt."""
+    run = o.claimed.run
+    status = TABLE[o.status, "unmet"]
+    return _release(o, status, run.stop_reason, after, wait=replace(wait, got=o.got), attempts=run.attempts - 1)
+
+
+def untouched(claimed: Claimed, after: float) -> Commit:
+    """Give the claim back with everything as it was: this host cannot go on, another may."""
+    run = claimed.run
+    return Commit(
+        status=run.status, after=after, stop_reason=run.stop_reason, wait=run.wait, tally=run.tally,
+        inbox_read=run.inbox_read, attempts=run.attempts - 1,
+    )  # fmt: skip
+
+
+def invalid(claimed: Claimed, error: StepRelayError) -> Commit:
+    """The end of a run whose payloads cannot be read: they are left as they are."""
+    run = claimed.run
+    end = End(status="FAILED", stop_reason="state_invalid", error=ErrorInfo(code="state_invalid", message=str(error)))
+    step = _step(claimed, run.round, None, "FAILED", "state_invalid", parts=(end,))
+    seen = max((s.seq for s in claimed.inbox), default=run.inbox_read)
+    return Commit(
+        status="FAILED", after=None, stop_reason="state_invalid", step=step, ended=True, tally=run.tally, inbox_read=seen
+    )
+
+
+def _hear(claimed: Claimed, request: Request | None) -> Opened:
+    """Take in the unread signals, in their order."""
+    run = claimed.run
+    status, round, prompt = run.status, run.round, codec.loads(run.prompt)
+    tally, limits, wait = codec.tally(run.tally), codec.limits(run.limits), codec.wait(run.wait)
+    got, queued, cancelled, seq = dict(wait.got) if wait else {}, tally.queued, False, run.inbox_read
+
+    def reopen(cause: Cause) -> None:
+        nonlocal status, tally, got
+        status, got = TABLE[status, cause], {}
+        kept = replace(tally, round=Usage(), steps=0, began_at=None, repeats=0, tool_errors=0, releases=0, last_error=None)
+        tally = kept if cause == "resume" else replace(kept, fresh=True, thought=None, base=run.step)
+
+    for s in claimed.inbox:
+        body, seq = codec.loads(s.body), s.seq
+        match s.kind:
+            case "cancel" if status not in TERMINAL:
+                cancelled, queued = True, ()
+            case "prompt" if status in TERMINAL and not cancelled and not queued:
+                reopen("prompt")
+                round, prompt = round + 1, body
+            case "prompt":
+                queued += (body,)
+            case "resume" if status in TERMINAL:
+                reopen("resume")
+                limits = _merge(limits, body)
+            case "answer" | "event" | "child" if status not in TERMINAL:
+                got.setdefault(body["id"], {"kind": s.kind, "body": body})
+            case _:
+                pass
+    if status in TERMINAL and queued:
+        reopen("prompt")
+        round, prompt, queued = round + 1, queued[0], queued[1:]
+    return Opened(
+        claimed=claimed, status=status, tally=replace(tally, queued=queued), limits=limits, round=round, prompt=prompt,
+        got=got, cancelled=cancelled, inbox_read=seq, request=request,
+    )  # fmt: skip
+
+
+def _merge(limits: Limits, body: Value) -> Limits:
+    new = body.get("limits") if isinstance(body, dict) else None
+    return codec.build(Limits, codec.plain(limits) | new) if new else limits
+
+
+def _charge_the_dead(run: Run, tally: Tally) -> Tally:
+    """A dead attempt is charged like the last model request: what it really cost nobody can know."""
+    dead = run.attempts - 1 - tally.failures - tally.charged
+    for _ in range(max(0, dead)):
+        tally = replace(tally, total=tally.total + tally.last_request, round=tally.round + tally.last_request)
+    return replace(tally, charged=tally.charged + max(0, dead))
+
+
+def _hard(run: Run, tally: Tally, limits: Limits, now: float) -> StopReason | None:
+    if limits.seconds is not None and tally.began_at is not None and now - tally.began_at >= limits.seconds:
+        return "deadline"
+    if run.attempts > limits.attempts:
+        return "step_exceeds_deadline" if _died_at_the_wall(run) else "attempts_exhausted"
+    return None
+
+
+def _soft(tally: Tally, limits: Limits) -> StopReason | None:
+    spent, L = tally.round, limits
+    checks: tuple[tuple[StopReason, float, float | None], ...] = (
+        ("max_steps", tally.steps, L.steps),
+        ("max_tool_calls", spent.tool_calls, L.tool_calls),
+        ("max_tokens", spent.tokens, L.tokens),
+        ("max_cost", spent.usd or 0.0, L.usd),
+        ("repetition", tally.repeats, L.repeats),
+        ("repetition", tally.tool_errors, L.tool_errors),
+    )
+    return next((reason for reason, value, limit in checks if limit is not None and value >= limit), None)
+
+
+def _died_at_the_wall(run: Run) -> bool:
+    """The newest dead attempt's last sign of life came within one interval of its host's wall."""
+    tail = codec.loads(run.tail)
+    left = tail.get("left") if isinstance(tail, dict) else None
+    return left is not None and left <= INTERVAL
+
+
+def _why(hard: StopReason, o: Opened) -> str:
+    last = f" Last error: {o.tally.last_error.message}" if o.tally.last_error else ""
+    match hard:
+        case "deadline":
+            return f"the round is older than its limit of {o.limits.seconds:g} s"
+        case "step_exceeds_deadline":
+            return f"step {o.claimed.run.step} needs longer than its host lets it live; split it or move it to a longer-lived carrier.{last}"
+        case _:
+            return f"step {o.claimed.run.step} was tried {o.limits.attempts} times and never came to an end.{last}"
+
+
+# ---------------------------------------------------------------- after the step
+
+
+def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled: bool = False) -> Commit:
+    """The agent's reply as a commit. `seen`: the reply's messages as parts, and its parts. Raises AgentError for a reply
+    that makes no sense, BadInput for one that is not JSON."""
+    check_reply(reply)
+    tally = _count(o.tally, reply, seen)
+    if cancelled:
+        return _end(o, "cancel", "cancelled", now, reply=reply, tally=tally)
+    if o.landing:
+        output = reply.output if reply.then == "finish" else tally.thought
+        return _end(o, "land", o.landing, now, reply=reply, tally=tally, output=output)
+    match reply.then:
+        case "finish":
+            return _end(o, "finish", "finished", now, reply=reply, tally=tally, output=reply.output)
+        case "fail":
+            error = reply.error or "the agent gave up without saying why"
+            return _end(o, "fail", "agent_error", now, reply=reply, tally=tally, error=error, output=reply.output)
+        case "continue":
+            return _commit(o, "continue", None, reply, replace(tally, steps=tally.steps + 1), after=0.0)
+        case "ask":
+            kind: StopReason = "approval" if any(i.kind == "approval" for i in reply.interrupts) else "question"
+            ids, after = tuple(i.id for i in reply.interrupts), o.limits.expires
+        case "wait":
+            if reply.release:
+                return _poll(o, reply, now)
+            kind, ids, after = reply.reason, reply.needs, reply.after
+    until = None if after is None else now + after
+    end = End(status=TABLE[o.status, reply.then], stop_reason=kind, until=until)
+    parts: tuple[Part, ...] = (*reply.interrupts, end)
+    wait = Wait(reason=kind, until=until, needs=ids)
+    tally = replace(tally, steps=tally.steps + 1)
+    return _commit(o, reply.then, kind, reply, tally, after=_within(o, after, now), parts=parts, wait=wait)
+
+
+def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False) -> Commit:
+    """The agent's failure as a commit: a release to try again later, or the end."""
+    run, tally = o.claimed.run, o.tally
+    info = ErrorInfo(code=getattr(error, "code", "agent_error"), message=_message(error), retryable=True)
+    if isinstance(error, Transient):
+        tally = replace(tally, releases=tally.releases + 1, last_error=info)
+        if not o.landing and tally.releases <= o.limits.releases:
+            after = error.after if error.after is not None else _backoff(o, tally.releases)
+            reason: StopReason = "rate_limited" if error.reason == "rate_limited" else "retry"
+            return _later(o, reason, after, now, tally, attempts=0)
+        hard: StopReason = "attempts_exhausted"
+    else:
+        failures, overruns = tally.failures + 1, tally.overruns + overrun
+        tally = replace(tally, failures=failures, overruns=overruns, last_error=info)
+        final = isinstance(error, AgentError) and error.final
+        if not final and run.attempts < o.limits.attempts:
+            after = 0.0 if overrun else _backoff(o, failures)
+            return _later(o, "retry", after, now, tally)
+        hard = "step_exceeds_deadline" if overrun else "agent_error"
+    if o.landing:
+        return _end(o, "land", o.landing, now, tally=tally, output=tally.thought)
+    return _end(o, "fail", hard, now, tally=tally, error=info.message)
+
+
+def check_reply(reply: Reply) -> None:
+    if not isinstance(reply, Reply):
+        raise AgentError(f"the agent returned {reply!r:.80}; return steprelay.Reply(...)", final=True)
+    if reply.then == "ask" and not reply.interrupts:
+        raise AgentError('Reply(then="ask") needs interrupts=(Interrupt(...),)', final=True)
+    if reply.then == "wait" and reply.after is None and not reply.needs:
+        raise AgentError('Reply(then="wait") needs after=seconds or needs=(ids,)', final=True)
+
+
+def _count(tally: Tally, reply: Reply, seen: Sequence[Part]) -> Tally:
+    calls = [p for p in seen if isinstance(p, Call)]
+    results = [p for p in seen if isinstance(p, Result)]
+    said = [p.text for p in seen if isinstance(p, Thought) or (isinstance(p, Text) and p.role == "assistant")]
+    usage = replace(reply.usage, tool_calls=len(results))
+    if calls:
+        tally = replace(tally, calls=_hash([[c.name, c.args] for c in calls]))
+    if results:
+        pattern = _hash([tally.calls, [[r.name, r.value, r.status] for r in results]])
+        tally = replace(tally, pattern=pattern, repeats=tally.repeats + 1 if pattern == tally.pattern else 1)
+    errors = tally.tool_errors
+    for r in results:
+        errors = errors + 1 if r.status == "error" else 0 if r.status == "ok" else errors
+    return replace(
+        tally,
+        total=tally.total + usage,
+        round=tally.round + usage,
+        last_request=replace(usage, tool_calls=0) if usage.requests else tally.last_request,
+        thought=said[-1][:2000] if said else tally.thought,
+        tool_errors=errors,
+        fresh=False,
+        releases=0,
+        failures=0,
+        overruns=0,
+        charged=0,
+        last_error=None,
+    )
+
+
+def _hash(value: Value) -> str:
+    return sha256(codec.dumps(value).encode()).hexdigest()[:16]
+
+
+def _message(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:2000] if not isinstance(error, StepRelayError) else str(error)[:2000]
+
+
+def _backoff(o: Opened, tries: int) -> float:
+    from .retry import backoff
+
+    return backoff(tries, str(o.claimed.run.key))
+
+
+def _later(o: Opened, reason: StopReason, after: float, now: float, tally: Tally, attempts: int | None = None) -> Commit:
+    """A release until a timer. With `attempts` set anew, what was counted against them is forgotten as well."""
+    if attempts == 0:
+        tally = replace(tally, failures=0, overruns=0, charged=0)
+    wait = Wait(reason=reason, until=now + after, got=o.got)
+    status = TABLE[o.status, "retry"]
+    return _release(o, status, reason, _within(o, after, now), tally=tally, wait=wait, attempts=attempts)
+
+
+def _poll(o: Opened, reply: Reply, now: float) -> Commit:
+    """The provider is still at work: come back without a step row."""
+    tally = replace(o.tally, releases=o.tally.releases + 1)
+    if tally.releases > o.limits.releases:
+        return _end(o, "brake", "attempts_exhausted", now, error=f"the provider did not finish in {o.limits.releases} polls")
+    c = _later(o, reply.reason, reply.after or 0.0, now, tally, attempts=0)
+    return replace(c, state=_text(reply.state), scratchpad=_text(reply.scratchpad))
+
+
+def _within(o: Opened, after: float | None, now: float) -> float | None:
+    """A wait never outlasts the round's deadline: somebody must come and end it."""
+    if o.limits.seconds is None or o.tally.began_at is None:
+        return after
+    left = max(0.0, o.tally.began_at + o.limits.seconds - now)
+    return left if after is None else min(after, left)
+
+
+# ---------------------------------------------------------------- commits
+
+
+def _commit(
+    o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, tally: Tally, *,
+    after: float | None, parts: tuple[Part, ...] = (), wait: Wait | None = None, ended: bool = False,
+) -> Commit:  # fmt: skip
+    run, status = o.claimed.run, TABLE[o.status, cause]
+    step = _step(o.claimed, o.round, o.request, status, reason, reply=reply, parts=(*reply.parts, *parts))
+    return Commit(
+        status=status,
+        after=after,
+        stop_reason=reason,
+        step=step,
+        ended=ended,
+        wait=codec.pack(wait) if wait else None,
+        scratchpad=_text(reply.scratchpad),
+        tally=codec.pack(tally if reply.keep_ledger else replace(tally, base=run.step + 1)),
+        state=step.state,
+        floor=reply.floor,
+        **_reopened(o),
+        inbox_read=o.inbox_read,
+        outbox=reply.outbox,
+        blobs=reply.blobs,
+        keep_ledger=reply.keep_ledger,
+    )
+
+
+def _end(
+    o: Opened, cause: Cause, reason: StopReason, now: float, *,
+    reply: Reply | None = None, tally: Tally | None = None, output: Value = None, error: str | None = None,
+) -> Commit:  # fmt: skip
+    """Every end is a step row. Queued prompts make it the end of the round only: the run is due again at once."""
+    tally = tally or o.tally
+    status = TABLE[o.status, cause]
+    code = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in ("agent_error", "expired"))
+    end = End(status=status, stop_reason=reason, output=output, error=code)
+    tally = replace(tally, last_error=code or tally.last_error, failures=0, overruns=0, charged=0, releases=0)
+    more = bool(tally.queued)
+    return _commit(o, cause, reason, reply or Reply(), tally, after=0.0 if more else None, parts=(end,), ended=not more)
+
+
+def _release(
+    o: Opened, status: Status, reason: StopReason | None, after: float | None, *,
+    tally: Tally | None = None, wait: Wait | None = None, attempts: int | None = None, ended: bool = False,
+) -> Commit:  # fmt: skip
+    """Give the claim back without a step. What the signals changed is kept, so that nothing is heard twice."""
+    return Commit(
+        status=status,
+        after=after,
+        stop_reason=reason,
+        ended=ended,
+        wait=codec.pack(wait) if wait else None,
+        tally=codec.pack(tally or o.tally),
+        **_reopened(o),
+        inbox_read=o.inbox_read,
+        attempts=attempts,
+    )
+
+
+def _reopened(o: Opened) -> dict[str, Value]:
+    """Run fields that a signal may have changed, None where it did not."""
+    run = o.claimed.run
+    limits = codec.pack(o.limits)
+    return {
+        "round": o.round if o.round != run.round else None,
+        "prompt": codec.dumps(o.prompt) if o.round != run.round else None,
+        "limits": limits if limits != run.limits else None,
+    }
+
+
+def _step(
+    claimed: Claimed, round: int, request: Request | None, status: Status, reason: StopReason | None, *,
+    reply: Reply | None = None, parts: Iterable[Part] = (),
+) -> Step:  # fmt: skip
+    run, reply = claimed.run, reply or Reply()
+    usage = codec.plain(reply.usage)
+    return Step(
+        index=run.step,
+        round=round,
+        attempt=run.attempts,
+        carrier=claimed.claim.carrier,
+        claim_id=claimed.claim.claim_id,
+        status=status,
+        stop_reason=reason,
+        request=request,
+        messages=tuple(codec.dumps(m) for m in reply.messages),
+        parts=tuple(codec.dumps(codec.part_to(p)) for p in parts),
+        usage=codec.dumps(usage) if usage else None,
+        state=_text(reply.state),
+        floor=reply.floor,
+        claimed_at=claimed.now,
+    )
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else codec.dumps(value)
+
+
+# ---------------------------------------------------------------- what a commit does, and what a driver hears
+
+
+def apply(run: Run, commit: Commit, *, now: float, unread: Sequence[Signal], renew: float | None = None) -> Run:
+    """The row after a commit. `unread`: signals that the commit has not taken in; a renewal needs a run that has not ended."""
+    due = None if commit.after is None else now + commit.after
+    ended = commit.ended and not any(s.reopens for s in unread)
+    if unread and not ended:
+        due = now
+    kept = renew is not None and not ended
+    stepped = commit.step is not None
+    changed = {
+        f: v for f in ("scratchpad", "state", "floor", "prompt", "limits", "round") if (v := getattr(commit, f)) is not None
+    }
+    return replace(
+        run,
+        status=commit.status,
+        stop_reason=commit.stop_reason,
+        due_at=due,
+        ended=ended,
+        wait=commit.wait,
+        tally=commit.tally,
+        inbox_read=commit.inbox_read,
+        step=run.step + stepped,
+        attempts=_attempts(run, commit, kept=kept),
+        claim_id=run.claim_id if kept else None,
+        holder=run.holder if kept else None,
+        lease_until=now + renew if kept and renew is not None else 0.0,
+        tail=None if stepped else run.tail,
+        updated_at=now,
+        **changed,
+    )
+
+
+def _attempts(run: Run, commit: Commit, *, kept: bool) -> int:
+    if kept:
+        return 1
+    if commit.step is not None:
+        return 0
+    return run.attempts if commit.attempts is None else commit.attempts
+
+
+def outcome(run: Run, now: float) -> Outcome:
+    """What a driver should do next about a run that nobody holds."""
+    if run.ended:
+        return Done(status=run.status, stop_reason=run.stop_reason)
+    wait = codec.wait(run.wait)
+    signalled = run.status == "AWAITING_INPUT" or (wait is not None and bool(wait.needs))
+    if run.due_at is None or (signalled and run.due_at > now):
+        return Waiting(until=run.due_at)
+    return Again(after=max(0.0, (run.due_at or now) - now))
+
+
+def refused(r: Refused) -> Outcome:
+    """The same for a claim that was not granted."""
+    assert r.run is not None, "an absent run has no outcome"
+    match r.reason:
+        case "busy":
+            return Busy(until=r.until, carrier=r.carrier or r.run.carrier)
+        case "created" | "exists":
+            return Again(after=0.0)
+        case _:
+            return outcome(r.run, r.now)
+
+
+def gapless(steps: Sequence[Step], floor: int, index: int) -> None:
+    """Check a load: the steps run from the floor to the index without a gap. Raises StateInvalid."""
+    if [s.index for s in steps] != list(range(floor, index)):
+        raise StateInvalid(
+            f"steps {floor} to {index - 1} were to be loaded, {[s.index for s in steps][:5]}… came: repeat the claim"
+        )
+
+
+def interrupts_of(steps: Iterable[Step]) -> tuple[Interrupt, ...]:
+    """The questions the newest of these steps asked."""
+    newest = max(steps, key=lambda s: s.index, default=None)
+    return () if newest is None else tuple(p for p in codec.parts_from(newest.parts) if isinstance(p, Interrupt))
+
+
+def limits_known() -> frozenset[str]:
+    """The names a caller may set."""
+    return frozenset(f.name for f in fields(Limits) if f.name != "extra")

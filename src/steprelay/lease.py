@@ -1,0 +1,137 @@
+"""Keeping one claim alive while its step runs, and knowing when to stop: lease, wall clock, cancel.
+
+A `Lease` is the only writer of `progress`. It sends a sign of life every interval, what has been said at most once a
+second, and ledger entries at once (`flush`) or soon (`note`). It ends the step through `stop`: a future that becomes
+`cancelled` (a person wants it) or `fenced` (somebody else has the run).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from .core import codec
+from .core.errors import StoreUnavailable
+from .core.machine import INTERVAL
+from .core.model import Alive, Claim, Fenced, Json, Part, Text, Thought
+from .ports import Store
+
+TAIL_BYTES = 8_000
+SOON = 0.1
+"""Seconds a noted ledger entry may wait for company."""
+TAIL_EVERY = 1.0
+
+
+class Wall:
+    """How long this host still lives, by its own monotonic clock, started before the claim is sent."""
+
+    def __init__(self, seconds: float, margin: float = 1.0) -> None:
+        """`margin`: seconds kept back to commit in; at most a fifth of the whole."""
+        self._loop = asyncio.get_running_loop()
+        self._end = self._loop.time() + seconds
+        self._margin = min(margin, seconds / 5)
+
+    @property
+    def left(self) -> float:
+        """Seconds that a step may still use."""
+        return max(0.0, self._end - self._margin - self._loop.time())
+
+
+class Lease:
+    """One claim, kept. Use as `async with`."""
+
+    def __init__(self, store: Store, claim: Claim, span: float, wall: Wall) -> None:
+        self._store, self._claim, self._span, self._wall = store, claim, span, wall
+        self._interval = min(INTERVAL, span / 3)
+        self._said: dict[str | None, list[str]] = {}
+        self._fresh = False  # something was said since the last tail
+        self._entries: dict[str, Json] = {}
+        self._wake = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self.stop: asyncio.Future[Literal["cancelled", "fenced"]] = asyncio.get_running_loop().create_future()
+        self.parts: list[Part] = []
+
+    async def __aenter__(self) -> Lease:
+        self._beat = asyncio.create_task(self._keep())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._beat.cancel()
+        await asyncio.wait({self._beat})
+
+    @property
+    def cancelled(self) -> bool:
+        return self.stop.done()
+
+    @property
+    def said(self) -> str:
+        """The words of this attempt so far."""
+        return "\n".join("".join(pieces) for pieces in self._said.values())
+
+    def say(self, part: Part) -> None:
+        """Remember words for other readers."""
+        if isinstance(part, Text | Thought):
+            self._said.setdefault(part.id, []).append(part.text)
+            self._fresh = True
+            self._wake.set()
+
+    def note(self, key: str, entry: Json) -> None:
+        """Record a ledger entry with the next sign of life, at the latest in a moment."""
+        self._entries[key] = entry
+        self._wake.set()
+
+    async def flush(self, key: str, entry: Json) -> bool:
+        """Record a ledger entry now; False when the run is no longer ours. Raises StoreUnavailable: it may not be there."""
+        self._entries[key] = entry
+        return await self._send()
+
+    def unsent(self) -> dict[str, Json]:
+        """Ledger entries that go with the commit instead."""
+        return dict(self._entries)
+
+    async def _keep(self) -> None:
+        """Beat until the step is over. A store that is away for a while costs nothing but the reserve in the lease."""
+        loop = asyncio.get_running_loop()
+        last_tail = loop.time() - TAIL_EVERY
+        while not self.stop.done():
+            await _first(self._wake, self._interval)
+            if self._wake.is_set():
+                rest = TAIL_EVERY - (loop.time() - last_tail) if not self._entries else 0.0
+                await asyncio.sleep(max(SOON, min(rest, self._interval)))
+                last_tail = loop.time()
+            self._wake.clear()
+            try:
+                await self._send()
+            except StoreUnavailable:
+                await asyncio.sleep(SOON)
+                self._wake.set()
+
+    async def _send(self) -> bool:
+        async with self._sending:
+            entries = dict(self._entries)
+            tail = codec.dumps({"text": self.said[-TAIL_BYTES:], "left": round(self._wall.left, 3)})
+            answer = await self._store.progress(self._claim, lease=self._span, tail=tail, ledger=entries)
+            for key, entry in entries.items():
+                if self._entries.get(key) == entry:
+                    del self._entries[key]
+        match answer:
+            case Fenced():
+                self._end("fenced")
+            case Alive(cancel=True):
+                self._end("cancelled")
+            case Alive():
+                pass
+        return isinstance(answer, Alive)
+
+    def _end(self, why: Literal["cancelled", "fenced"]) -> None:
+        if not self.stop.done():
+            self.stop.set_result(why)
+
+
+async def _first(event: asyncio.Event, timeout: float) -> None:
+    """Until the event is set or the time is over. (`wait_for` of Python 3.11 may swallow a cancellation; this does not.)"""
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        pass

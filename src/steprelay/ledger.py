@@ -1,0 +1,165 @@
+"""Tool effects: the journal inside one step, and the guard that runs a `once` tool at most once.
+
+An entry is `{"started": attempt}` before and `{"value" | "error" | "denied": …}` after. Entries outlive a dead attempt; a
+step's commit clears them (unless its reply keeps them). The marker of a `once` tool must be in the store before the tool
+runs; every other entry travels with the next sign of life or the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from .core import codec
+from .core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError, Transient
+from .core.model import Effect, Interrupt, Json, Live, Part, Turn, Value
+from .lease import Lease, Wall
+from .ports import Unknown
+
+Listen = Callable[[Live], None]
+
+
+class StepContext:
+    """ports.Context over a lease: what the agent of one attempt may do."""
+
+    def __init__(self, turn: Turn, lease: Lease, wall: Wall, listen: Listen | None) -> None:
+        self._turn, self._lease, self._wall, self._listen = turn, lease, wall, listen
+        self._entries: dict[str, Value] = dict(turn.ledger)
+        self._emitted = 0
+        self.interrupts: Sequence[Interrupt] = ()
+        self.blobs: dict[str, str] = {}
+
+    def emit(self, part: Part) -> None:
+        self._lease.say(part)
+        if self._listen is not None:
+            self._listen(Live(step=self._turn.step, attempt=self._turn.attempt, index=self._emitted, part=part))
+        self._emitted += 1
+
+    @property
+    def cancelled(self) -> bool:
+        return self._lease.cancelled
+
+    def remaining(self) -> float:
+        return self._wall.left
+
+    def idempotency_key(self, key: str) -> str:
+        run = self._turn.key
+        return sha256("\0".join((run.tenant, run.id, self._full(key))).encode()).hexdigest()
+
+    async def call(
+        self, key: str, fn: Callable[[], Value], *, effect: Effect = "once", timeout: float | None = None,
+        unknown: Unknown = "tell_model", ask: Value = None, keep: bool = False,
+    ) -> Value:  # fmt: skip
+        full = self._full(key)
+        entry = self._entries.get(full, {})
+        if not entry and effect == "needs_approval":
+            entry = self._approval(full, key, ask)
+        if "value" in entry or "error" in entry or "denied" in entry:
+            return _told(entry)
+        guarded = effect in ("once", "needs_approval")
+        if guarded and "started" in entry:
+            return await self._unknown(full, key, unknown)
+        if guarded and not await self._lease.flush(full, codec.dumps({"started": self._turn.attempt})):
+            raise Paused(f"{key}: somebody else has the run")  # the engine drops this attempt
+        entry = await self._run(full, key, fn, timeout, keep)
+        self._record(full, entry)
+        return _told(entry)
+
+    def _full(self, key: str) -> str:
+        return f"{self._turn.base}/{key}"
+
+    def _record(self, full: str, entry: Value) -> None:
+        self._entries[full] = entry
+        self._lease.note(full, codec.dumps(entry))
+
+    async def _run(self, full: str, key: str, fn: Callable[[], Value], timeout: float | None, keep: bool) -> Value:
+        try:
+            async with asyncio.timeout(timeout):
+                value = fn() if inspect.iscoroutinefunction(_unwrap(fn)) else await asyncio.to_thread(fn)
+                if inspect.isawaitable(value):
+                    value = await value
+        except TimeoutError:
+            return {"error": f"{key} did not answer in time" + (f" ({timeout:g} s)" if timeout else "")}
+        except Transient:
+            self._record(full, {})  # it did not happen: the next attempt may run it
+            raise
+        except (AgentError, Paused):
+            raise
+        except Exception as e:
+            return {"error": str(e) if isinstance(e, ToolError) else f"{type(e).__name__}: {e}"}
+        try:
+            text = codec.dumps(value)
+        except BadInput as e:
+            return {"error": f"{key} answered something that cannot be kept: {e}"}
+        return {"value": self._cut(full, value, text, keep)}
+
+    def _cut(self, full: str, value: Value, text: Json, keep: bool) -> Value:
+        limit = self._turn.limits.result_bytes
+        if len(text) <= limit:
+            return value
+        if keep:
+            self.blobs[full] = text
+        shown = value if isinstance(value, str) else text
+        whole = f"; the whole is blob {full!r}" if keep else ""
+        return f"{shown[:limit]}… [cut: {min(limit, len(shown))} of {len(shown)} characters shown{whole}]"
+
+    def _approval(self, full: str, key: str, ask: Value) -> Value:
+        """The person's answer, as an entry: empty for yes. Asks if there is none."""
+        for message in self._turn.inbox:
+            if message.id == full:
+                if _approved(message.body):
+                    return {}
+                entry = {"denied": _reason(message.body)}
+                self._record(full, entry)
+                return entry
+        prompt = ask if isinstance(ask, str) else f"May {key} run?"
+        self.interrupts = (*self.interrupts, Interrupt(id=full, kind="approval", prompt=prompt, payload=ask))
+        raise Paused(f"{key} waits for approval")
+
+    async def _unknown(self, full: str, key: str, policy: Unknown) -> Value:
+        if callable(policy):
+            entry = {"value": await policy()}
+            self._record(full, entry)
+            return _told(entry)
+        if policy == "ask_person":
+            asked = f"{full}?"
+            for message in self._turn.inbox:
+                if message.id == asked:
+                    entry = {"value": message.body.get("payload")}
+                    self._record(full, entry)
+                    return _told(entry)
+            prompt = f"{key} was started and cut off. What came of it? Your answer is taken as its result."
+            self.interrupts = (*self.interrupts, Interrupt(id=asked, kind="question", prompt=prompt))
+            raise Paused(f"{key}: a person must say what came of it")
+        raise OutcomeUnknown(
+            f"{key} was started by an attempt that died; whether it took effect is unknown. It was not run again: "
+            "check before you go on."
+        )
+
+
+def _told(entry: Value) -> Value:
+    if "error" in entry:
+        raise ToolError(entry["error"])
+    if "denied" in entry:
+        raise Denied(entry["denied"])
+    return entry["value"]
+
+
+def _approved(body: Value) -> bool:
+    payload = body.get("payload")
+    yes = payload.get("approved", payload.get("approve", False)) if isinstance(payload, dict) else payload
+    return body.get("status", "resolved") == "resolved" and yes is True
+
+
+def _reason(body: Value) -> str:
+    payload = body.get("payload")
+    reason = payload.get("reason") if isinstance(payload, dict) else None
+    return str(reason or "a person refused this call")
+
+
+def _unwrap(fn: Callable[[], Value]) -> Callable[[], Value]:
+    while hasattr(fn, "func"):  # functools.partial
+        fn = fn.func
+    return fn
