@@ -26,24 +26,8 @@ from uuid import uuid4
 from .core import codec, machine
 from .core.errors import AgentError, BadInput, SchemaTooNew, StateInvalid, StoreUnavailable
 from .core.model import (
-    Again,
-    Busy,
-    Claimed,
-    Commit,
-    Committed,
-    Fenced,
-    Live,
-    New,
-    Outcome,
-    Part,
-    Refused,
-    Reply,
-    Request,
-    Run,
-    RunKey,
-    Step,
-    Text,
-    Value,
+    Again, Busy, Claimed, Commit, Committed, Fenced, Live, New, Outcome, Part, Refused, Reply, Request, Run, RunKey,
+    Step, Text, Usage, Value,
 )  # fmt: skip
 from .lease import Lease, Wall
 from .ledger import Listen, StepContext
@@ -115,9 +99,9 @@ class Engine:
             keep = commit.status == "RUNNING" and commit.after == 0 and more is not None and more(spent)
             committed = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
-                self._observe("fenced", claimed, commit, spent)
+                self._report("fenced", claimed, commit, spent)
                 return self._lost(claimed, taken)
-            self._observe("step" if commit.step else "release", claimed, commit, spent)
+            self._report("step" if commit.step else "release", claimed, commit, spent)
             run = machine.apply(
                 claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if keep else None
             )
@@ -247,16 +231,19 @@ class Engine:
             for i, part in enumerate(self.parts(run.adapter, step)):
                 listen(Live(step=step.index, attempt=step.attempt, index=i, part=part, committed=True))
 
-    def _observe(self, what: str, claimed: Claimed, commit: Commit, spent: float) -> None:
-        if self._observer is None:
-            return
-        usage = codec.loads(commit.step.usage) if commit.step and commit.step.usage else {}
-        self._observer(
+    def observe(self, event: dict[str, Value]) -> None:
+        """Tell the observer; never a prompt, a message or a secret."""
+        if self._observer is not None:
+            self._observer(event)
+
+    def _report(self, what: str, claimed: Claimed, commit: Commit, spent: float) -> None:
+        usage = codec.unpack(Usage, commit.step.usage if commit.step else None)
+        run = claimed.run
+        self.observe(
             {
-                "event": what, "tenant": claimed.run.key.tenant, "run": claimed.run.key.id, "agent": claimed.run.agent,
-                "step": claimed.run.step, "attempt": claimed.run.attempts, "carrier": claimed.claim.carrier,
-                "status": commit.status, "stop_reason": commit.stop_reason, "ms": round(spent * 1000, 1),
-                "tokens": usage.get("input_tokens", 0) + usage.get("output_tokens", 0), "usd": usage.get("usd"),
+                "event": what, "tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": run.step,
+                "attempt": run.attempts, "carrier": claimed.claim.carrier, "status": commit.status,
+                "stop_reason": commit.stop_reason, "ms": round(spent * 1000, 1), "tokens": usage.tokens, "usd": usage.usd,
             }
         )  # fmt: skip
 

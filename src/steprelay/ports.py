@@ -7,30 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, overload
 
 from .core.model import (
-    Alive,
-    Claim,
-    Claimed,
-    Commit,
-    Committed,
-    Due,
-    Effect,
-    Fenced,
-    Filter,
-    Interrupt,
-    Json,
-    New,
-    Outgoing,
-    Part,
-    Refused,
-    Reply,
-    Request,
-    Run,
-    RunKey,
-    Signal,
-    Signalled,
-    Step,
-    Turn,
-    Value,
+    Alive, Claim, Claimed, Commit, Committed, Due, Effect, Fenced, Filter, Interrupt, Json, New, Outgoing, Part,
+    Refused, Reply, Request, Run, RunKey, Signal, Signalled, Step, Turn, Value,
 )  # fmt: skip
 
 Unknown = Literal["tell_model", "ask_person"] | Callable[[], Awaitable[Value]]

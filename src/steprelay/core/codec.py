@@ -14,21 +14,7 @@ from typing import Any, TypeVar
 
 from .errors import BadInput, SchemaTooNew, StateInvalid
 from .model import (
-    SCHEMA,
-    Call,
-    End,
-    ErrorInfo,
-    Interrupt,
-    Json,
-    Limits,
-    Part,
-    Result,
-    State,
-    Tally,
-    Text,
-    Thought,
-    Usage,
-    Value,
+    SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value,
     Wait,
 )  # fmt: skip
 

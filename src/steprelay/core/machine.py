@@ -20,36 +20,9 @@ from typing import Literal
 from . import codec
 from .errors import AgentError, StateInvalid, StepRelayError, Transient
 from .model import (
-    Again,
-    Busy,
-    Call,
-    Claimed,
-    Commit,
-    Done,
-    End,
-    ErrorInfo,
-    Interrupt,
-    Limits,
-    Message,
-    Outcome,
-    Part,
-    Refused,
-    Reply,
-    Request,
-    Result,
-    Run,
-    Signal,
-    Status,
-    Step,
-    StopReason,
-    Tally,
-    Text,
-    Thought,
-    Turn,
-    Usage,
-    Value,
-    Wait,
-    Waiting,
+    Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Outgoing, Part,
+    Refused, Reply, Request, Result, Run, Signal, Status, Step, StopReason, Tally, Text, Thought, Turn, Usage, Value,
+    Wait, Waiting,
 )  # fmt: skip
 
 Cause = Literal[
@@ -144,13 +117,15 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         return _release(o, o.status, run.stop_reason, None, attempts=0, ended=True)
     if o.status in ("WAITING", "AWAITING_INPUT"):
         wait = codec.wait(run.wait) or Wait(reason="timer")
-        if missing := [n for n in wait.needs if n not in o.got]:
-            if wait.until is not None and now >= wait.until:
+        missing = [n for n in wait.needs if n not in o.got]
+        passed = wait.until is not None and now >= wait.until
+        if not _too_old(o.tally, o.limits, now):
+            if missing and passed:
                 return _end(o, "expire", "expired", now, error=f"nobody gave {missing[0]!r} in time")
-            after = None if wait.until is None else wait.until - now
-            return _unmet(o, wait, after)
-        if not wait.needs and wait.until is not None and now < wait.until:  # a timer, woken early
-            return _unmet(o, wait, wait.until - now)
+            if missing or not (
+                wait.needs or passed or wait.until is None
+            ):  # a signal, but not the one; or a timer's nap disturbed
+                return _unmet(o, wait, now)
         o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
     landing = _soft(o.tally, o.limits)
@@ -161,11 +136,11 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
     return replace(o, landing=landing)
 
 
-def _unmet(o: Opened, wait: Wait, after: float | None) -> Commit:
+def _unmet(o: Opened, wait: Wait, now: float) -> Commit:
     """Woken too early: back to waiting. Looking was no attempt."""
-    run = o.claimed.run
-    status = TABLE[o.status, "unmet"]
-    return _release(o, status, run.stop_reason, after, wait=replace(wait, got=o.got), attempts=run.attempts - 1)
+    run, after = o.claimed.run, None if wait.until is None else wait.until - now
+    kept = replace(wait, got=o.got)
+    return _release(o, TABLE[o.status, "unmet"], run.stop_reason, _within(o, after, now), wait=kept, attempts=run.attempts - 1)
 
 
 def untouched(claimed: Claimed, after: float) -> Commit:
@@ -241,11 +216,15 @@ def _charge_the_dead(run: Run, tally: Tally) -> Tally:
 
 
 def _hard(run: Run, tally: Tally, limits: Limits, now: float) -> StopReason | None:
-    if limits.seconds is not None and tally.began_at is not None and now - tally.began_at >= limits.seconds:
+    if _too_old(tally, limits, now):
         return "deadline"
     if run.attempts > limits.attempts:
         return "step_exceeds_deadline" if _died_at_the_wall(run) else "attempts_exhausted"
     return None
+
+
+def _too_old(tally: Tally, limits: Limits, now: float) -> bool:
+    return limits.seconds is not None and tally.began_at is not None and now - tally.began_at >= limits.seconds
 
 
 def _soft(tally: Tally, limits: Limits) -> StopReason | None:
@@ -439,10 +418,27 @@ def _commit(
         floor=reply.floor,
         **_reopened(o),
         inbox_read=o.inbox_read,
-        outbox=reply.outbox,
+        outbox=(*reply.outbox, *_news(run, step, parts)),
         blobs=reply.blobs,
         keep_ledger=reply.keep_ledger,
     )
+
+
+def _news(run: Run, step: Step, parts: Iterable[Part]) -> Iterable[Outgoing]:
+    """Who has to hear of this step: the webhook of an end or a question, the parent of an ended child."""
+    end = next((p for p in parts if isinstance(p, End)), None)
+    if end is None or end.status == "WAITING":
+        return
+    asked = [codec.part_to(p) for p in parts if isinstance(p, Interrupt)]
+    told = {**codec.part_to(end), "run": run.key.id, "step": step.index, "interrupts": asked}
+    name = f"{run.key.id}.{step.index}"
+    if run.notify_url:
+        kind = "run.awaiting_input" if asked else "run.ended"
+        yield Outgoing(kind="webhook", target=run.notify_url, body=codec.dumps({"type": kind, "data": told}), request_id=name)
+    if run.parent and end.status in TERMINAL:
+        parent = codec.loads(run.parent)
+        body = {"kind": "child", "body": {**told, "id": parent["id"]}}
+        yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps(body), request_id=name)
 
 
 def _end(

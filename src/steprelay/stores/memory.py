@@ -12,24 +12,8 @@ from typing import Any
 
 from ..core import codec, machine
 from ..core.model import (
-    Alive,
-    Claim,
-    Claimed,
-    Commit,
-    Committed,
-    Due,
-    Fenced,
-    Filter,
-    Json,
-    New,
-    Outgoing,
-    Refused,
-    Request,
-    Run,
-    RunKey,
-    Signal,
-    Signalled,
-    Step,
+    Alive, Claim, Claimed, Commit, Committed, Due, Fenced, Filter, Json, New, Outgoing, Refused, Request, Run, RunKey,
+    Signal, Signalled, Step,
 )  # fmt: skip
 from ..ports import Store
 

@@ -1,0 +1,63 @@
+"""The sweeper: finds runs that are due and that nobody carries, and outboxes that were not delivered.
+
+Any number may sweep anywhere at once: what it finds are hints, the claim decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from ..core.model import Due, RunKey
+from ..engine import Engine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Swept:
+    """What one sweep found: due runs handed to a carrier, and messages delivered."""
+
+    runs: int = 0
+    delivered: int = 0
+    failed: int = 0
+
+
+class Sweep:
+    """`carry(key, carrier)` drives or dispatches a run; `deliver(key)` sends its outbox."""
+
+    carriers = ("background",)
+    """Whose runs it picks up, beside those that anyone may take over by now."""
+
+    def __init__(
+        self, engine: Engine, carry: Callable[[RunKey, str], Awaitable[object]], deliver: Callable[[RunKey], Awaitable[int]], *,
+        at_once: int = 8,
+    ) -> None:  # fmt: skip
+        self._engine, self._carry, self._deliver = engine, carry, deliver
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def once(self, limit: int = 100) -> Swept:
+        """One look; returns when everything found has been handed on. One run's failure does not stop the others."""
+        found = await self._engine.store.due(self.carriers, limit)
+        results = await asyncio.gather(*(self._take(d) for d in found), return_exceptions=True)
+        for due, result in zip(found, results, strict=True):
+            if isinstance(result, Exception):
+                self._engine.observe({"event": "sweep_failed", "run": due.key.id, "why": f"{type(result).__name__}: {result}"})
+        steps = sum(d.why == "step" for d in found)
+        return Swept(
+            runs=steps,
+            delivered=sum(r for r in results if isinstance(r, int)),
+            failed=sum(isinstance(r, Exception) for r in results),
+        )
+
+    async def every(self, seconds: float) -> None:
+        """Sweep for ever."""
+        while True:
+            await self.once()
+            await asyncio.sleep(seconds)
+
+    async def _take(self, due: Due) -> int:
+        async with self._slots:
+            if due.why == "outbox":
+                return await self._deliver(due.key)
+            await self._carry(due.key, self.carriers[0])
+            return 0
