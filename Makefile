@@ -1,0 +1,54 @@
+# What a visitor and CI run. `make` lists it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# The stamp's name is a checksum of what decides the installation, so a touched file alone installs nothing.
+STAMP  := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
+FAST   := not slow and not all
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo servers check test test-all bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-9s %s\n' "$$name" "$$what"; done
+
+setup: $(STAMP) ## make .venv with everything pinned (needs Python 3.11 or newer)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "steprelay needs Python 3.11 or newer, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "» $(VENV)"; $(PYTHON) -m venv $(VENV); } || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install -y python3-venv" >&2; exit 1; }
+	@echo "» uv"; test -x $(BIN)/uv || { $(BIN)/python -m ensurepip --upgrade >/dev/null && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; }
+	@echo "» steprelay and its tools (about 70 packages)"
+	@$(BIN)/uv pip install --python $(BIN)/python -e '.[postgres,pydantic-ai]' --group dev -c constraints.txt
+	@rm -f $(VENV)/.setup-* && touch $@
+
+demo: setup ## watch a run survive kill -9 of its server
+	@$(BIN)/steprelay demo
+
+servers: ## the database servers and the browser the tests talk to (Debian packages, as root)
+	@bash scripts/install-test-servers.sh
+	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
+
+check: setup ## format, lint, import contracts, types, fast tests: seconds
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/mypy
+	@$(BIN)/pytest -m '$(FAST)'
+
+test: setup servers ## everything a visitor should run: at most 15 minutes on 2 cores
+	@$(BIN)/pytest -m 'not all'
+
+test-all: setup servers ## what `test` leaves out: long storms and builds
+	@$(BIN)/pytest -m all --timeout 1800
+
+bench: setup ## the figures of the docs, measured here
+	@for bench in benchmarks/*.py; do echo "» $$bench"; $(BIN)/python "$$bench" || exit 1; done
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) .steprelay .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
