@@ -43,7 +43,8 @@ FOREVER = 10 * 365 * 86_400.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Advanced:
-    """What one call of `advance` came to. `step`: the newest (or replayed) step; `refused`: why no claim was granted."""
+    """What one call of `advance` came to. `step`: the newest (or replayed) step; `refused`: why no claim was granted;
+    `outgoing`: something was put into the outbox."""
 
     outcome: Outcome | None  # None: there is no such run
     run: Run | None
@@ -51,6 +52,7 @@ class Advanced:
     now: float
     taken: tuple[Step, ...] = ()
     refused: str | None = None
+    outgoing: bool = False
 
     @property
     def replayed(self) -> bool:
@@ -87,6 +89,7 @@ class Engine:
             )
         )
         taken: tuple[Step, ...] = ()
+        outgoing = False
         while True:
             if isinstance(claimed, Refused):
                 outcome = machine.refused(claimed) if claimed.run else None
@@ -108,10 +111,18 @@ class Engine:
             step = replace(commit.step, committed_at=committed.now) if commit.step else None
             if step:
                 taken += (step,)
-                self._tell(run, step, listen)
+                self.tell(run, step, listen)
+            outgoing = outgoing or bool(commit.outbox)
             if run.claim_id is None:
                 newest = step or (taken or claimed.steps or (None,))[-1]
-                return Advanced(outcome=machine.outcome(run, committed.now), run=run, step=newest, now=committed.now, taken=taken)
+                return Advanced(
+                    outcome=machine.outcome(run, committed.now),
+                    run=run,
+                    step=newest,
+                    now=committed.now,
+                    taken=taken,
+                    outgoing=outgoing,
+                )
             claimed = self._renewed(claimed, run, step, committed, commit)
 
     async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit | None:
@@ -226,7 +237,7 @@ class Engine:
         view = self._view(adapter)
         return (*(p for m in reply.messages for p in view(m)), *reply.parts)
 
-    def _tell(self, run: Run, step: Step, listen: Listen | None) -> None:
+    def tell(self, run: Run, step: Step, listen: Listen | None) -> None:
         if listen is not None:
             for i, part in enumerate(self.parts(run.adapter, step)):
                 listen(Live(step=step.index, attempt=step.attempt, index=i, part=part, committed=True))

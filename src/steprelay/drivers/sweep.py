@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from ..core.errors import StepRelayError
 from ..core.model import Due, RunKey
 from ..engine import Engine
 
@@ -50,9 +51,12 @@ class Sweep:
         )
 
     async def every(self, seconds: float) -> None:
-        """Sweep for ever."""
+        """Sweep for ever; a store that is away is asked again."""
         while True:
-            await self.once()
+            try:
+                await self.once()
+            except StepRelayError as e:
+                self._engine.observe({"event": "sweep_failed", "why": str(e)})
             await asyncio.sleep(seconds)
 
     async def _take(self, due: Due) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from ..core.errors import StoreUnavailable
 from ..core.model import RunKey
 from ..ports import Waker
 
+_log = logging.getLogger("steprelay")
 Carry = Callable[[RunKey, str], Awaitable[object]]
 
 
@@ -23,21 +25,25 @@ class TaskWaker(Waker):
 
     def __init__(self, carry: Carry) -> None:
         self._carry = carry
-        self._tasks: dict[tuple[RunKey, str], asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
-        name = (key, carrier)
         task = asyncio.create_task(self._later(key, carrier, after))
-        self._tasks[name] = task  # the newest wake stands for all: who comes late finds the run busy or done
-        task.add_done_callback(lambda t: self._tasks.pop(name, None) if self._tasks.get(name) is t else None)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
 
     async def _later(self, key: RunKey, carrier: str, after: float) -> None:
         await asyncio.sleep(after)
         await self._carry(key, carrier)
 
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            _log.warning("a run could not be carried on, the sweeper will find it: %s", error)
+
     async def close(self) -> None:
         """End all tasks; each hands its run back."""
-        tasks = list(self._tasks.values())
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,272 @@
+"""App: where everything is put together, once.
+
+app = App(agent)            # an ASGI app: uvicorn agent:app, or mount it into yours
+run = await app.start("task")
+print(await app.result(run))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+from . import registry
+from .config import Settings, settings
+from .core import codec
+from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
+from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Value, Waiting
+from .drivers.loop import Loop
+from .drivers.outbox import Outbox
+from .drivers.sweep import Sweep
+from .drivers.wake import HttpWaker, TaskWaker
+from .engine import FOREVER, Advanced, Engine, Observer
+from .ports import Agent, Store, Waker
+
+SWEEP_EVERY = 10.0
+"""Seconds between two sweeps of a process that lives on."""
+_log = logging.getLogger("steprelay")
+
+
+def log_line(event: dict[str, Value]) -> None:
+    """The default observer: one JSON line a step on the logger `steprelay`."""
+    _log.info(json.dumps({k: v for k, v in event.items() if v is not None}))
+
+
+class App:
+    """Agents, a store and the ways to drive them; an ASGI application."""
+
+    def __init__(
+        self, agent: Any, *, store: str | Store | None = None, limits: Limits | None = None, secret: str | None = None,
+        public_url: str | None = None, anonymous_start: str | None = None, tenant: str = "default", auth: bool = True,
+        deadline: float | None = None, lease: float | None = None, waker: Waker | None = None,
+        observer: Observer | None = log_line, ui: bool = True,
+    ) -> None:  # fmt: skip
+        """`agent`: anything an adapter recognises, an (async) function, or a dict of them by name, the first being the
+        default. `auth=False` is for loopback only. Raises ConfigError with the remedy.
+        """
+        given = {
+            "store": store if isinstance(store, str) else None, "secret": secret, "public_url": public_url,
+            "anonymous_start": anonymous_start, "deadline": deadline, "lease": lease,
+        }  # fmt: skip
+        self.settings: Settings = settings(given)
+        self.tenant, self.auth, self.ui = tenant, auth, ui
+        self.limits = limits or Limits()
+        named = agent if isinstance(agent, Mapping) else {"agent": agent}
+        if not named:
+            raise ConfigError("App({}) has no agent; give at least one")
+        self.adapters: dict[str, str] = {}
+        self.agents: dict[str, Agent] = {}
+        for name, user in named.items():
+            self.adapters[name], self.agents[name] = adapt(name, user)
+        self.store: Store = store if store is not None and not isinstance(store, str) else open_store(self.settings.store)
+        self.holder = f"{socket.gethostname()}:{os.getpid()}"
+        self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=observer)
+        self.loop = Loop(self.engine, wall=self.settings.deadline or FOREVER, holder=self.holder)
+        self.waker: Waker = waker or self._default_waker()
+        self.outbox = Outbox(self.engine, self.waker, secret=self.settings.secret and driver_secret(self.settings.secret))
+        self.sweeper = Sweep(self.engine, self.waker.wake, self.outbox.deliver)
+        self._asgi: Any = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._started = False
+
+    # ------------------------------------------------------------ in code
+
+    async def start(
+        self, prompt: Value, *, agent: str | None = None, id: str | None = None, limits: Limits | None = None,
+        carrier: str = "any", labels: Mapping[str, str] | None = None, notify_url: str | None = None,
+    ) -> str:  # fmt: skip
+        """Create a run and answer its id; an id that is there already is left as it is. Nothing is run yet: `parts` or
+        `result` drive it from here, `carrier="background"` from a task of this process."""
+        new = self.new(prompt, agent=agent, limits=limits, carrier=carrier, labels=labels, notify_url=notify_url)
+        key = RunKey(self.tenant, id or uuid4().hex)
+        await self.store.claim(key, claim_id=uuid4().hex, holder="", lease=0, carrier=None, new=new)
+        if carrier == "background":
+            await self.waker.wake(key, carrier)
+        return key.id
+
+    def new(
+        self, prompt: Value, *, agent: str | None = None, limits: Limits | None = None, carrier: str = "client",
+        takeover_after: float | None = None, labels: Mapping[str, str] | None = None, **fields: Any,
+    ) -> New:  # fmt: skip
+        """What a run of one of this app's agents is made of. Raises BadInput for an unknown agent."""
+        name = agent or next(iter(self.agents))
+        if name not in self.agents:
+            raise BadInput(f"there is no agent {name!r}; there are {', '.join(map(repr, self.agents))}")
+        after = self.settings.lease if carrier == "background" and takeover_after is None else takeover_after
+        return New(
+            agent=name, adapter=self.adapters[name], prompt=codec.dumps(prompt), limits=codec.pack(limits or self.limits),
+            carrier=carrier, takeover_after=after, labels=codec.dumps(dict(labels or {})), **fields,
+        )  # fmt: skip
+
+    async def parts(self, run: str) -> AsyncIterator[Part]:
+        """Drive a run from here and answer its parts as they come, to the end of the round or a question. Words come
+        twice: live as deltas, then once and whole."""
+        queue: asyncio.Queue[Live | None] = asyncio.Queue()
+        task = asyncio.create_task(self._drive(RunKey(self.tenant, run), queue))
+        try:
+            while (live := await queue.get()) is not None:
+                yield live.part
+            await task
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError, StepRelayError):
+                await task
+
+    async def result(self, run: str) -> Value:
+        """Drive a run to the end of its round and answer its output. Raises AgentError when it failed, was cancelled or
+        waits for a person."""
+        key = RunKey(self.tenant, run)
+        await self._drive(key, None)
+        rows = await self.store.read(key, "run")
+        newest = await self.store.read(key, "steps", after=rows[0].step - 2, limit=1)
+        end = next((p for s in newest for p in codec.parts_from(s.parts) if isinstance(p, End)), None)
+        if end is not None and end.status == "COMPLETED":
+            return end.output
+        why = end.error.message if end and end.error else f"it is {rows[0].status} ({rows[0].stop_reason})"
+        raise AgentError(f"run {run!r} has no result: {why}", final=True)
+
+    async def carry(self, key: RunKey, carrier: str) -> Advanced:
+        """Carry a run in this process for as long as it lives."""
+        advanced = await self.loop.carry(key, carrier=carrier, waker=self.waker)
+        if advanced.outgoing:
+            await self.outbox.deliver(key)
+        return advanced
+
+    async def _drive(self, key: RunKey, queue: asyncio.Queue[Live | None] | None) -> None:
+        """Pulse until the round ends or waits for a person; steps that others take are shown as well."""
+        shown = -1
+
+        def listen(live: Live) -> None:
+            if queue is not None:
+                queue.put_nowait(live)
+
+        try:
+            while True:
+                advanced = await self.loop.carry(key, carrier="process", listen=listen)
+                if advanced.outgoing:
+                    await self.outbox.deliver(key)
+                if advanced.run is None:
+                    raise BadInput(f"there is no run {key.id!r}")
+                if queue is not None:
+                    mine = {s.index for s in advanced.taken}
+                    for step in await self.store.read(key, "steps", after=shown):
+                        if step.index not in mine:
+                            self.engine.tell(advanced.run, step, listen)
+                shown = advanced.run.step - 1
+                match advanced.outcome:
+                    case Done() | Waiting() | None:
+                        return
+                    case Busy(until=until):
+                        await asyncio.sleep(min(1.0, max(0.1, (until or 0) - advanced.now)))
+                    case Again(after=after):
+                        await asyncio.sleep(after)
+        finally:
+            if queue is not None:
+                queue.put_nowait(None)
+
+    # ------------------------------------------------------------ as a server
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if not self._started:  # mounted into another app, whose lifespan does not reach us
+            await self.startup()
+        await self.asgi(scope, receive, send)
+
+    @property
+    def asgi(self) -> Any:
+        """The HTTP application, built when it is first asked for."""
+        if self._asgi is None:
+            from .http.app import build
+
+            self._asgi = build(self)
+        return self._asgi
+
+    async def startup(self) -> None:
+        """Look at the store, pick up what a dead predecessor left, and keep sweeping while this process lives on."""
+        self._started = True
+        if isinstance(self.waker, TaskWaker):
+            self._background(self.sweeper.every(SWEEP_EVERY))
+
+    async def shutdown(self) -> None:
+        """Hand back every run under way and close the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if isinstance(self.waker, TaskWaker):
+            await self.waker.close()
+        await self.store.close()
+        self._started = False
+
+    async def _lifespan(self, receive: Any, send: Any) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.startup()
+                except StepRelayError as e:
+                    await send({"type": "lifespan.startup.failed", "message": str(e)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _default_waker(self) -> Waker:
+        s = self.settings
+        if s.public_url and s.secret and s.deadline:
+            return HttpWaker(s.public_url, driver_secret(s.secret))
+        return TaskWaker(self.carry)
+
+    def _view(self, adapter: str) -> Any:
+        kind, _, name = adapter.partition(":")
+        return self.agents[name].view if kind == "app" else registry.load("agents", adapter).view
+
+
+def adapt(name: str, user: Any) -> tuple[str, Agent]:
+    """The adapter name and the adapter of what a user calls an agent. Recognised by where its class lives, so that no
+    framework is imported to look. Raises ConfigError."""
+    if hasattr(user, "step") and hasattr(user, "view") and hasattr(user, "granularity"):
+        return f"app:{name}", user
+    for cls in type(user).__mro__:
+        package = cls.__module__.partition(".")[0]
+        if package in registry.AGENTS:
+            return package, registry.load("agents", package)(user)
+    if callable(user):
+        return "function", registry.load("agents", "function")(user)
+    raise ConfigError(
+        f"{name!r} is {type(user).__module__}.{type(user).__qualname__}, which no adapter knows; give a function (turn, ctx) or "
+        f"an agent of {', '.join(a for a in registry.AGENTS if a != 'function')}"
+    )
+
+
+def open_store(url: str) -> Store:
+    """The store a URL names. Raises ConfigError."""
+    kind = url.split(":", 1)[0] if ":" in url else "sqlite"
+    store: Store = registry.load("stores", kind)(url)
+    return store
+
+
+def driver_secret(secret: str) -> str:
+    """The key of signed self-calls and webhooks, derived from the app's secret, as Standard Webhooks writes it."""
+    from base64 import b64encode
+    from hashlib import sha256
+
+    return "whsec_" + b64encode(sha256(b"steprelay driver\0" + secret.encode()).digest()).decode()
+
+
+__all__ = ["App", "adapt", "driver_secret", "log_line", "open_store"]
