@@ -106,8 +106,8 @@ class App:
         )  # fmt: skip
 
     async def parts(self, run: str) -> AsyncIterator[Part]:
-        """Drive a run from here and answer its parts as they come, to the end of the round or a question. Words come
-        twice: live as deltas, then once and whole."""
+        """Drive a run from here and answer its parts as they are committed, to the end of the round or a question. Words
+        come live as deltas as well, before they come once and whole."""
         queue: asyncio.Queue[Live | None] = asyncio.Queue()
         task = asyncio.create_task(self._drive(RunKey(self.tenant, run), queue))
         try:
@@ -144,7 +144,7 @@ class App:
         shown = -1
 
         def listen(live: Live) -> None:
-            if queue is not None:
+            if queue is not None and (live.committed or getattr(live.part, "delta", False)):
                 queue.put_nowait(live)
 
         try:

@@ -83,24 +83,14 @@ class Opened:
         """What the agent is asked."""
         run, claimed = self.claimed.run, self.claimed
         return Turn(
-            key=run.key,
-            agent=run.agent,
-            round=self.round,
-            step=run.step,
-            attempt=run.attempts,
-            base=self.tally.base,
-            prompt=self.prompt,
-            fresh=self.tally.fresh,
+            key=run.key, agent=run.agent, round=self.round, step=run.step, attempt=run.attempts, base=self.tally.base,
+            prompt=self.prompt, fresh=self.tally.fresh, usage=self.tally.round, limits=self.limits, landing=self.landing,
             inbox=tuple(Message(kind=m["kind"], body=m["body"], id=i) for i, m in self.got.items()),
             messages=tuple(codec.loads(m) for s in claimed.steps for m in s.messages),
-            state=codec.loads(run.state),
-            scratchpad=codec.loads(run.scratchpad),
             ledger={k: codec.loads(v) for k, v in claimed.ledger.items()},
-            usage=self.tally.round,
-            limits=self.limits,
-            landing=self.landing,
+            state=codec.loads(run.state), scratchpad=codec.loads(run.scratchpad),
             dead_tail=codec.loads(run.tail) if run.attempts > 1 else None,
-        )
+        )  # fmt: skip
 
 
 # ---------------------------------------------------------------- before the step
@@ -341,19 +331,10 @@ def _count(tally: Tally, reply: Reply, seen: Sequence[Part]) -> Tally:
     for r in results:
         errors = errors + 1 if r.status == "error" else 0 if r.status == "ok" else errors
     return replace(
-        tally,
-        total=tally.total + usage,
-        round=tally.round + usage,
+        tally, total=tally.total + usage, round=tally.round + usage, tool_errors=errors, fresh=False, releases=0, failures=0,
+        overruns=0, charged=0, last_error=None, thought=said[-1][:2000] if said else tally.thought,
         last_request=replace(usage, tool_calls=0) if usage.requests else tally.last_request,
-        thought=said[-1][:2000] if said else tally.thought,
-        tool_errors=errors,
-        fresh=False,
-        releases=0,
-        failures=0,
-        overruns=0,
-        charged=0,
-        last_error=None,
-    )
+    )  # fmt: skip
 
 
 def _hash(value: Value) -> str:
@@ -406,22 +387,11 @@ def _commit(
     run, status = o.claimed.run, TABLE[o.status, cause]
     step = _step(o.claimed, o.round, o.request, status, reason, reply=reply, parts=(*reply.parts, *parts))
     return Commit(
-        status=status,
-        after=after,
-        stop_reason=reason,
-        step=step,
-        ended=ended,
-        wait=codec.pack(wait) if wait else None,
-        scratchpad=_text(reply.scratchpad),
+        status=status, after=after, stop_reason=reason, step=step, ended=ended, inbox_read=o.inbox_read,
+        wait=codec.pack(wait) if wait else None, scratchpad=_text(reply.scratchpad), state=step.state, floor=reply.floor,
         tally=codec.pack(tally if reply.keep_ledger else replace(tally, base=run.step + 1)),
-        state=step.state,
-        floor=reply.floor,
-        **_reopened(o),
-        inbox_read=o.inbox_read,
-        outbox=(*reply.outbox, *_news(run, step, parts)),
-        blobs=reply.blobs,
-        keep_ledger=reply.keep_ledger,
-    )
+        outbox=(*reply.outbox, *_news(run, step, parts)), blobs=reply.blobs, keep_ledger=reply.keep_ledger, **_reopened(o),
+    )  # fmt: skip
 
 
 def _news(run: Run, step: Step, parts: Iterable[Part]) -> Iterable[Outgoing]:
@@ -461,16 +431,9 @@ def _release(
 ) -> Commit:  # fmt: skip
     """Give the claim back without a step. What the signals changed is kept, so that nothing is heard twice."""
     return Commit(
-        status=status,
-        after=after,
-        stop_reason=reason,
-        ended=ended,
-        wait=codec.pack(wait) if wait else None,
-        tally=codec.pack(tally or o.tally),
-        **_reopened(o),
-        inbox_read=o.inbox_read,
-        attempts=attempts,
-    )
+        status=status, after=after, stop_reason=reason, ended=ended, wait=codec.pack(wait) if wait else None,
+        tally=codec.pack(tally or o.tally), inbox_read=o.inbox_read, attempts=attempts, **_reopened(o),
+    )  # fmt: skip
 
 
 def _reopened(o: Opened) -> dict[str, Value]:
@@ -491,21 +454,11 @@ def _step(
     run, reply = claimed.run, reply or Reply()
     usage = codec.plain(reply.usage)
     return Step(
-        index=run.step,
-        round=round,
-        attempt=run.attempts,
-        carrier=claimed.claim.carrier,
-        claim_id=claimed.claim.claim_id,
-        status=status,
-        stop_reason=reason,
-        request=request,
-        messages=tuple(codec.dumps(m) for m in reply.messages),
-        parts=tuple(codec.dumps(codec.part_to(p)) for p in parts),
-        usage=codec.dumps(usage) if usage else None,
-        state=_text(reply.state),
-        floor=reply.floor,
-        claimed_at=claimed.now,
-    )
+        index=run.step, round=round, attempt=run.attempts, carrier=claimed.claim.carrier, claim_id=claimed.claim.claim_id,
+        status=status, stop_reason=reason, request=request, messages=tuple(codec.dumps(m) for m in reply.messages),
+        parts=tuple(codec.dumps(codec.part_to(p)) for p in parts), usage=codec.dumps(usage) if usage else None,
+        state=_text(reply.state), floor=reply.floor, claimed_at=claimed.now,
+    )  # fmt: skip
 
 
 def _text(value: Value) -> str | None:
@@ -527,23 +480,12 @@ def apply(run: Run, commit: Commit, *, now: float, unread: Sequence[Signal], ren
         f: v for f in ("scratchpad", "state", "floor", "prompt", "limits", "round") if (v := getattr(commit, f)) is not None
     }
     return replace(
-        run,
-        status=commit.status,
-        stop_reason=commit.stop_reason,
-        due_at=due,
-        ended=ended,
-        wait=commit.wait,
-        tally=commit.tally,
-        inbox_read=commit.inbox_read,
-        step=run.step + stepped,
-        attempts=_attempts(run, commit, kept=kept),
-        claim_id=run.claim_id if kept else None,
-        holder=run.holder if kept else None,
-        lease_until=now + renew if kept and renew is not None else 0.0,
-        tail=None if stepped else run.tail,
-        updated_at=now,
+        run, status=commit.status, stop_reason=commit.stop_reason, due_at=due, ended=ended, wait=commit.wait, tally=commit.tally,
+        inbox_read=commit.inbox_read, step=run.step + stepped, attempts=_attempts(run, commit, kept=kept),
+        claim_id=run.claim_id if kept else None, holder=run.holder if kept else None,
+        lease_until=now + renew if kept and renew is not None else 0.0, tail=None if stepped else run.tail, updated_at=now,
         **changed,
-    )
+    )  # fmt: skip
 
 
 def _attempts(run: Run, commit: Commit, *, kept: bool) -> int:
