@@ -17,16 +17,16 @@ Nothing is held open between claim and commit; whatever dies in between costs on
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from .core import codec, machine
-from .core.errors import AgentError, BadInput, SchemaTooNew, StateInvalid, StoreUnavailable
+from .core.errors import AgentError, SchemaTooNew, StateInvalid, StepRelayError, StoreUnavailable
 from .core.model import (
-    Again, Busy, Claimed, Commit, Committed, Fenced, Live, New, Outcome, Part, Refused, Reply, Request, Run, RunKey,
+    Again, Busy, Claim, Claimed, Commit, Committed, Fenced, Live, New, Outcome, Part, Refused, Reply, Request, Run, RunKey,
     Step, Text, Usage, Value,
 )  # fmt: skip
 from .lease import Lease, Wall
@@ -36,8 +36,6 @@ from .ports import Agent, Store
 T = TypeVar("T")
 Observer = Callable[[dict[str, Value]], None]
 View = Callable[[str], Callable[[Value], Any]]
-GRACE = 2.0
-"""Seconds a cancelled agent gets to hand over what it has."""
 FOREVER = 10 * 365 * 86_400.0
 
 
@@ -81,32 +79,38 @@ class Engine:
         whether another step fits: then the claim is kept and the loop goes on. Raises StoreUnavailable when the store
         stays away for most of a lease: what became of the step is then found out by repeating the request.
         """
-        limit = Wall(wall)
+        limit, loop = Wall(wall), asyncio.get_running_loop()
         claim_id = self._ids()  # one for all tries: a claim whose answer was lost is granted again
-        claimed = await self._insist(
-            lambda: self.store.claim(
+
+        def claim() -> Awaitable[Claimed | Refused]:
+            return self.store.claim(
                 key, claim_id=claim_id, holder=holder, lease=self.lease, carrier=carrier, expect=expect, request=request, new=new
             )
-        )
+
+        claimed = await self._insist(claim)
+        if isinstance(claimed, Claimed) and not machine.whole(claimed):
+            claimed = await self._insist(claim)  # granted again, and loaded anew
         taken: tuple[Step, ...] = ()
         outgoing = False
         while True:
             if isinstance(claimed, Refused):
                 outcome = machine.refused(claimed) if claimed.run else None
                 return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
-            began = time.monotonic()
+            began = loop.time()
             commit = await self._judge(claimed, request, limit, listen)
-            spent = time.monotonic() - began
+            spent = loop.time() - began
             if commit is None:
                 return self._lost(claimed, taken)
             keep = commit.status == "RUNNING" and commit.after == 0 and more is not None and more(spent)
-            committed = await self._commit(claimed, commit, self.lease if keep else None)
+            if keep and commit.step:  # a request id belongs to its last commit
+                commit = replace(commit, step=replace(commit.step, request=None))
+            committed, kept = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
                 self._report("fenced", claimed, commit, spent)
                 return self._lost(claimed, taken)
             self._report("step" if commit.step else "release", claimed, commit, spent)
             run = machine.apply(
-                claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if keep else None
+                claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if kept else None
             )
             step = replace(commit.step, committed_at=committed.now) if commit.step else None
             if step:
@@ -130,14 +134,14 @@ class Engine:
         try:
             machine.gapless(claimed.steps, claimed.run.floor, claimed.run.step)
             opened = machine.open(claimed, request)
+            if isinstance(opened, Commit):
+                return opened
+            turn = opened.turn
         except SchemaTooNew:
             await self._commit(claimed, machine.untouched(claimed, after=30.0), None)
             raise
         except StateInvalid as e:
             return machine.invalid(claimed, e)
-        if isinstance(opened, Commit):
-            return opened
-        turn = opened.turn
         agent = self.agents.get(turn.agent)
         if agent is None:
             known = ", ".join(map(repr, self.agents)) or "none"
@@ -151,21 +155,27 @@ class Engine:
             try:
                 await asyncio.wait({task, lease.stop}, timeout=wall.left, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:  # this process is asked to end: hand the run back, whole
-                await _stopped(task)
-                await asyncio.shield(self._commit(claimed, machine.untouched(claimed, after=0.0), None))
+                await _stopped(task, wall.grace)
+                back = replace(machine.untouched(claimed, after=0.0), ledger=lease.unsent())
+                with suppress(StoreUnavailable):
+                    await asyncio.shield(self._commit(claimed, back, None))
                 raise
             overrun = not task.done() and not lease.stop.done()
-            await _stopped(task)
+            await _stopped(task, wall.grace)
         if lease.stop.done() and lease.stop.result() == "fenced":
             return None
         now = claimed.now + asyncio.get_running_loop().time() - began
         commit = self._fold(opened, task, lease, now, overrun=overrun)
         blobs = {**commit.blobs, **context.blobs} if commit.step else {}
-        return replace(commit, blobs=blobs, ledger=lease.unsent())
+        return replace(commit, blobs=blobs, ledger=lease.recorded if commit.keep_ledger else lease.unsent())
 
     def _fold(self, opened: machine.Opened, task: asyncio.Future[Reply], lease: Lease, now: float, *, overrun: bool) -> Commit:
         cancelled = lease.stop.done()
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        error: BaseException | None
+        if not task.done():
+            error = AgentError("the agent did not stop when it was told to")
+        else:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if cancelled and error is not None:
             said = (Text(text=lease.said),) if lease.said else ()
             return machine.fold(opened, Reply(parts=said), said, now, cancelled=True)
@@ -175,24 +185,38 @@ class Engine:
             try:
                 reply = task.result()
                 return machine.fold(opened, reply, self._seen(opened.claimed.run.adapter, reply), now, cancelled=cancelled)
-            except (AgentError, BadInput, StateInvalid) as e:
+            except StepRelayError as e:
                 error = AgentError(str(e), final=True)
+            except Exception as e:  # rubbish where a Reply has a shape: the agent's fault, and no reason to try again
+                error = AgentError(f"the agent's reply cannot be read ({type(e).__name__}: {e})", final=True)
         return machine.failed(opened, error, now, overrun=overrun)
 
-    async def _commit(self, claimed: Claimed, commit: Commit, renew: float | None) -> Committed | Fenced:
-        """Commit, and never assume: a lost answer is resolved by the same compare-and-set, then by looking."""
+    async def _commit(self, claimed: Claimed, commit: Commit, renew: float | None) -> tuple[Committed | Fenced, bool]:
+        """Commit, and never assume: a lost answer is resolved by the same compare-and-set, then by looking. Answers also
+        whether the claim is kept: not after a lost answer (the inbox went with it), nor when the run was handed over."""
         claim = claimed.claim
         committed = await self._insist(lambda: self.store.commit(claim, commit, renew=renew))
-        if isinstance(committed, Committed) or commit.step is None:
-            return committed
-        rows = await self._insist(lambda: self.store.read(claim.key, "steps", after=claim.index - 1, limit=1))
-        if not rows or rows[0].claim_id != claim.claim_id:
-            return committed
-        if renew is not None:  # ours, but what came in meanwhile went with the answer: go on with a fresh claim
-            ahead = replace(claim, index=claim.index + 1)
-            idle = Commit(status=commit.status, after=0.0, tally=commit.tally, inbox_read=commit.inbox_read, attempts=0)
-            await self._insist(lambda: self.store.commit(ahead, idle))
-        return Committed(now=rows[0].committed_at)
+        sure = isinstance(committed, Committed)
+        if isinstance(committed, Fenced) and (at := await self._ours(claim, commit)) is not None:
+            committed = Committed(now=at)
+        if renew is None or isinstance(committed, Fenced):
+            return committed, False
+        carrier = next((s.carrier for s in reversed(committed.inbox) if s.carrier), claim.carrier)
+        if sure and carrier in (claim.carrier, "any"):
+            return committed, True
+        idle = Commit(status=commit.status, after=0.0, tally=commit.tally, inbox_read=commit.inbox_read, attempts=0)
+        await self._insist(lambda: self.store.commit(replace(claim, index=claim.index + 1), idle))
+        return committed, False
+
+    async def _ours(self, claim: Claim, commit: Commit) -> float | None:
+        """When a commit that came back fenced was made by an earlier try whose answer was lost; None: it never was."""
+        if commit.step is None:
+            runs = await self._insist(lambda: self.store.read(claim.key, "run"))
+            ours = [r.updated_at for r in runs if (r.step, r.fence, r.claim_id) == (claim.index, claim.fence, None)]
+        else:
+            steps = await self._insist(lambda: self.store.read(claim.key, "steps", after=claim.index - 1, limit=1))
+            ours = [s.committed_at for s in steps if (s.index, s.claim_id) == (claim.index, claim.claim_id)]
+        return ours[0] if ours else None
 
     async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T:
         """Repeat a verb while the store is away, for most of a lease. Every verb is safe to repeat."""
@@ -259,14 +283,12 @@ class Engine:
         )  # fmt: skip
 
 
-async def _stopped(task: asyncio.Future[Any]) -> None:
+async def _stopped(task: asyncio.Future[Any], grace: float) -> None:
     """Let a task end: it is cancelled if it has not, and given a moment to hand over what it has."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task}, timeout=GRACE)
+    for _ in range(2):
         if not task.done():
             task.cancel()
-            await asyncio.wait({task}, timeout=GRACE)
+            await asyncio.wait({task}, timeout=grace)
 
 
 def again(outcome: Outcome | None) -> bool:

@@ -20,6 +20,8 @@ TAIL_BYTES = 8_000
 SOON = 0.1
 """Seconds a noted ledger entry may wait for company."""
 TAIL_EVERY = 1.0
+GRACE = 2.0
+"""Seconds, twice, that an agent which is told to stop gets to hand over what it has."""
 
 
 class Wall:
@@ -36,6 +38,11 @@ class Wall:
         """Seconds that a step may still use."""
         return max(0.0, self._end - self._margin - self._loop.time())
 
+    @property
+    def grace(self) -> float:
+        """Seconds, twice, for an agent that is told to stop: half of what is left stays for the commit."""
+        return min(GRACE, max(0.0, self._end - self._loop.time()) / 4)
+
 
 class Lease:
     """One claim, kept. Use as `async with`."""
@@ -45,7 +52,8 @@ class Lease:
         self._interval = min(INTERVAL, span / 3)
         self._said: dict[str | None, list[str]] = {}
         self._fresh = False  # something was said since the last tail
-        self._entries: dict[str, Json] = {}
+        self._entries: dict[str, Json] = {}  # not in the store yet
+        self.recorded: dict[str, Json] = {}  # all of this attempt
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         self.stop: asyncio.Future[Literal["cancelled", "fenced"]] = asyncio.get_running_loop().create_future()
@@ -77,13 +85,30 @@ class Lease:
 
     def note(self, key: str, entry: Json) -> None:
         """Record a ledger entry with the next sign of life, at the latest in a moment."""
-        self._entries[key] = entry
+        self._entries[key] = self.recorded[key] = entry
         self._wake.set()
 
     async def flush(self, key: str, entry: Json) -> bool:
-        """Record a ledger entry now; False when the run is no longer ours. Raises StoreUnavailable: it may not be there."""
-        self._entries[key] = entry
-        return await self._send()
+        """Record a ledger entry now; False when the step is over: the run is cancelled or no longer ours.
+
+        Repeated while the store is away, for most of a lease; then raises StoreUnavailable. When it fails or is cut off,
+        what the entry announced has not happened, and that is noted.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._span * 0.8
+        self._entries[key] = self.recorded[key] = entry
+        try:
+            while not (self.stop.done() or self._beat.done()):
+                try:
+                    return await self._send()
+                except StoreUnavailable:
+                    if loop.time() > until:
+                        raise
+                    await asyncio.sleep(SOON)
+            return False
+        except BaseException:
+            self.note(key, codec.dumps({}))
+            raise
 
     def unsent(self) -> dict[str, Json]:
         """Ledger entries that go with the commit instead."""
@@ -121,7 +146,7 @@ class Lease:
                 self._end("cancelled")
             case Alive():
                 pass
-        return isinstance(answer, Alive)
+        return isinstance(answer, Alive) and not answer.cancel
 
     def _end(self, why: Literal["cancelled", "fenced"]) -> None:
         if not self.stop.done():

@@ -61,14 +61,25 @@ class StepContext:
         guarded = effect in ("once", "needs_approval")
         if guarded and "started" in entry:
             return await self._unknown(full, key, unknown)
-        if guarded and not await self._lease.flush(full, codec.dumps({"started": self._turn.attempt})):
-            raise Paused(f"{key}: somebody else has the run")  # the engine drops this attempt
+        if guarded:
+            await self._announce(full, key)
         entry = await self._run(full, key, fn, timeout, keep)
         self._record(full, entry)
         return _told(entry)
 
     def _full(self, key: str) -> str:
         return f"{self._turn.base}/{key}"
+
+    async def _announce(self, full: str, key: str) -> None:
+        """Put the marker into the store before the tool runs. In memory it stands first: the same key twice at once runs once."""
+        self._entries[full] = mark = {"started": self._turn.attempt}
+        try:
+            ours = await self._lease.flush(full, codec.dumps(mark))
+        except BaseException:
+            self._entries[full] = {}
+            raise
+        if not ours:
+            raise Paused(f"{key}: this step is over")  # cancelled or taken by somebody else: the engine knows which
 
     def _record(self, full: str, entry: Value) -> None:
         self._entries[full] = entry

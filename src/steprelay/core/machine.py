@@ -167,11 +167,13 @@ def _hear(claimed: Claimed, request: Request | None) -> Opened:
         tally = kept if cause == "resume" else replace(kept, fresh=True, thought=None, base=run.step)
 
     for s in claimed.inbox:
+        if cancelled and s.reopens:
+            break  # left unread: the end that comes now is followed by another claim, which hears it
         body, seq = codec.loads(s.body), s.seq
         match s.kind:
-            case "cancel" if status not in TERMINAL:
-                cancelled, queued = True, ()
-            case "prompt" if status in TERMINAL and not cancelled and not queued:
+            case "cancel":  # between two rounds it takes back what is queued
+                cancelled, queued = cancelled or status not in TERMINAL, ()
+            case "prompt" if status in TERMINAL and not queued:
                 reopen("prompt")
                 round, prompt = round + 1, body
             case "prompt":
@@ -179,8 +181,8 @@ def _hear(claimed: Claimed, request: Request | None) -> Opened:
             case "resume" if status in TERMINAL:
                 reopen("resume")
                 limits = _merge(limits, body)
-            case "answer" | "event" | "child" if status not in TERMINAL:
-                got.setdefault(body["id"], {"kind": s.kind, "body": body})
+            case "answer" | "event" | "child" if status not in TERMINAL and isinstance(body, dict) and "id" in body:
+                got.setdefault(str(body["id"]), {"kind": s.kind, "body": body})
             case _:
                 pass
     if status in TERMINAL and queued:
@@ -256,7 +258,8 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     that makes no sense, BadInput for one that is not JSON."""
     check_reply(reply)
     tally = _count(o.tally, reply, seen)
-    if cancelled:
+    if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
+        tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
         return _end(o, "cancel", "cancelled", now, reply=reply, tally=tally)
     if o.landing:
         output = reply.output if reply.then == "finish" else tally.thought
@@ -525,6 +528,11 @@ def gapless(steps: Sequence[Step], floor: int, index: int) -> None:
         raise StateInvalid(
             f"steps {floor} to {index - 1} were to be loaded, {[s.index for s in steps][:5]}… came: repeat the claim"
         )
+
+
+def whole(claimed: Claimed) -> bool:
+    """Whether a load has no gap."""
+    return [s.index for s in claimed.steps] == list(range(claimed.run.floor, claimed.run.step))
 
 
 def interrupts_of(steps: Iterable[Step]) -> tuple[Interrupt, ...]:

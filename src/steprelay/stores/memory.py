@@ -28,6 +28,7 @@ class _Rows:
     ledger: dict[str, Json] = field(default_factory=dict)
     outbox: list[Outgoing] = field(default_factory=list)
     blobs: dict[str, str] = field(default_factory=dict)
+    sent: int = 0  # outbox rows ever: their numbers are never used twice
 
     def unread(self, after: int) -> tuple[Signal, ...]:
         return tuple(s for s in self.inbox if s.seq > after)
@@ -93,7 +94,8 @@ class MemoryStore(Store):
         if commit.step is None or commit.keep_ledger:
             rows.ledger |= commit.ledger
         for out in commit.outbox:
-            rows.outbox.append(replace(out, seq=len(rows.outbox) + 1, due_at=now))
+            rows.sent += 1
+            rows.outbox.append(replace(out, seq=rows.sent, due_at=now))
         rows.blobs |= commit.blobs
         return Committed(now=now, inbox=unread)
 
@@ -118,8 +120,9 @@ class MemoryStore(Store):
             for s in rows.inbox:
                 if s.request_id == signal.request_id:
                     return Signalled(run=rows.run, body=s.body, first=False, now=now)
-        rows.inbox.append(replace(signal, seq=len(rows.inbox) + 1, at=now))
         run = rows.run
+        newest = rows.inbox[-1].seq if rows.inbox else run.inbox_read
+        rows.inbox.append(replace(signal, seq=newest + 1, at=now))
         if signal.carrier is not None:
             run = replace(run, carrier=signal.carrier, takeover_after=signal.takeover_after)
         if signal.reopens:
