@@ -1,0 +1,1 @@
+"""The half of the Pydantic AI adapter that needs the framework: imported by its first step, never before."""
