@@ -1,0 +1,201 @@
+"""`steprelay runs …`: look at runs and steer them, in the configured store or through a server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+
+from .client import Client, connect
+
+Work = Callable[[Client], Awaitable[Any]]
+ENDED = ("COMPLETED", "FAILED", "CANCELLED")
+HUES = {"COMPLETED": "green", "FAILED": "red", "CANCELLED": "red", "AWAITING_INPUT": "yellow"}
+
+
+@click.group()
+@click.option("--url", envvar="STEPRELAY_URL", help="A server, such as https://agents.example.com; else the configured store.")
+@click.pass_context
+def runs(ctx: click.Context, url: str | None) -> None:
+    """Look at runs and steer them."""
+    ctx.obj = url
+
+
+def _do(ctx: click.Context, work: Work) -> Any:
+    async def inner() -> Any:
+        async with connect(ctx.obj) as client:
+            return await work(client)
+
+    return asyncio.run(inner())
+
+
+@runs.command("list")
+@click.option("--status", help="RUNNING, WAITING, AWAITING_INPUT, COMPLETED, FAILED or CANCELLED.")
+@click.option("--agent", help="Only runs of this agent.")
+@click.option("--limit", default=20, show_default=True)
+@click.pass_context
+def list_(ctx: click.Context, status: str | None, agent: str | None, limit: int) -> None:
+    """The newest runs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found = _do(ctx, lambda c: c.get("runs", status=status, agent=agent, limit=limit))["runs"]
+    if not found:
+        click.echo("No runs yet. Start one: steprelay run agent.py 'a task'")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for column in ("run", "agent", "status", "why", "carrier"):
+        table.add_column(column, no_wrap=column == "run")
+    table.add_column("steps", justify="right")
+    table.add_column("age", justify="right")
+    for run in found:
+        status_ = f"[{HUES.get(run['status'], 'cyan')}]{run['status'].lower().replace('_', ' ')}[/]"
+        why = (run.get("stopReason") or "").replace("_", " ")
+        table.add_row(run["sessionId"], run["agent"], status_, why, run["carrier"], str(run["step"] + 1), _ago(run["createdAt"]))
+    Console().print(table)
+
+
+@runs.command()
+@click.argument("run")
+@click.pass_context
+def show(ctx: click.Context, run: str) -> None:
+    """One run: why it stands where it stands, its relay track, its steps."""
+
+    async def work(client: Client) -> Any:
+        return await client.get(f"runs/{run}"), await client.steps(run), await client.get(f"runs/{run}/explain")
+
+    row, steps, why = _do(ctx, work)
+    from rich.console import Console
+
+    from .show import counted, ending, from_wire, print_end, print_steps, track
+
+    console, rows = Console(highlight=False), [from_wire(s) for s in steps]
+    console.print(f"{row['sessionId']} · {row['agent']} · {row['status'].lower()}", style="bold", markup=False)
+    console.print(why["text"], markup=False)
+    console.print()
+    console.print(track(rows, width=min(120, console.width), now=row["carrier"] if row.get("holder") else ""))
+    console.print(counted(rows), style="bright_black")
+    console.print()
+    print_steps(console, rows)
+    if rows:
+        print_end(console, ending(rows[-1].parts))
+
+
+@runs.command()
+@click.argument("run")
+@click.pass_context
+def tail(ctx: click.Context, run: str) -> None:
+    """Follow a run until its round is over or it waits for you. Whoever carries it: this only looks."""
+    from rich.console import Console
+
+    from .show import from_wire, print_end, print_steps
+    from .show import ending as end_of
+
+    async def work(client: Client) -> None:
+        console, before = Console(highlight=False), None
+        while True:
+            row = await client.get(f"runs/{run}")
+            for row_ in map(from_wire, await client.steps(run, before.index if before else -1)):
+                print_steps(console, [row_], before)
+                before = row_
+            if row["status"] in (*ENDED, "AWAITING_INPUT"):
+                print_end(console, end_of(before.parts) if before else None)
+                return
+            await asyncio.sleep(0.5)
+
+    _do(ctx, work)
+
+
+@runs.command()
+@click.argument("run")
+@click.pass_context
+def cancel(ctx: click.Context, run: str) -> None:
+    """Stop a run for good. A step under way ends within seconds; no later one is taken."""
+    row = _do(ctx, lambda c: c.post(f"runs/{run}/cancel"))
+    click.echo("Stopped by you." if row["status"] == "CANCELLED" else "Told to stop: the step under way is the last.")
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--steps", type=int, help="How many steps the round may take from here.")
+@click.option("--usd", type=float, help="How much money.")
+@click.option("--tokens", type=int, help="How many tokens.")
+@click.pass_context
+def resume(ctx: click.Context, /, run: str, **limits: float | None) -> None:
+    """Let a run go on after it failed or a brake stopped it."""
+    given = {k: v for k, v in limits.items() if v is not None}
+    row = _do(ctx, lambda c: c.post(f"runs/{run}/resume", {"limits": given} if given else {}))
+    click.echo(f"{row['sessionId']} goes on at step {row['step'] + 1}, carried by {row['carrier']}.")
+
+
+@runs.command()
+@click.argument("run")
+@click.argument("answer")
+@click.option("--id", "interrupt", help="Which question, if there are several.")
+@click.pass_context
+def answer(ctx: click.Context, run: str, answer: str, interrupt: str | None) -> None:
+    """Answer a run that waits for you: yes or no to an approval, words to a question."""
+
+    async def work(client: Client) -> Any:
+        asked = (await client.get(f"runs/{run}")).get("interrupts") or []
+        ids = [i["id"] for i in asked]
+        if not ids or (interrupt and interrupt not in ids):
+            raise click.UsageError(f"{run} does not wait for {interrupt or 'an answer'}.")
+        if len(ids) > 1 and not interrupt:
+            raise click.UsageError(f"{run} has several questions; say which with --id: {', '.join(ids)}.")
+        one = next(i for i in asked if i["id"] == (interrupt or ids[0]))
+        payload: Any = {"approved": answer.lower() in ("yes", "y")} if one["kind"] == "approval" else answer
+        return await client.post(f"runs/{run}/input", [{"interruptId": one["id"], "status": "resolved", "payload": payload}])
+
+    row = _do(ctx, work)
+    click.echo(f"Answered. {row['sessionId']} is {row['status'].lower()}.")
+
+
+@runs.command()
+@click.argument("run")
+@click.option("--step", type=int, required=True, help="The last step the new run keeps.")
+@click.option("--prompt", help="Another task to go on with.")
+@click.pass_context
+def fork(ctx: click.Context, run: str, step: int, prompt: str | None) -> None:
+    """A new run with the history of this one, up to a step."""
+    made = _do(ctx, lambda c: c.post(f"runs/{run}/fork", {"step": step, **({"userPrompt": prompt} if prompt else {})}))
+    click.echo(made["sessionId"])
+
+
+@runs.command("hand-over")
+@click.argument("run")
+@click.argument("carrier")
+@click.option("--takeover-after", type=float, help="Seconds of silence after which anyone may take it.")
+@click.pass_context
+def hand_over(ctx: click.Context, run: str, carrier: str, takeover_after: float | None) -> None:
+    """Have a run carried by somebody else: client, background, temporal, …"""
+    row = _do(ctx, lambda c: c.post(f"runs/{run}/hand-over", {"carrier": carrier, "takeoverAfter": takeover_after}))
+    click.echo(f"Handed over to {row['carrier']}, from step {row['step'] + 1}.")
+
+
+@runs.command()
+@click.option("--limit", default=200, show_default=True, help="How many of the newest runs to count.")
+@click.pass_context
+def stats(ctx: click.Context, limit: int) -> None:
+    """What the newest runs came to."""
+    found = _do(ctx, lambda c: c.get("runs", limit=limit))["runs"]
+    usage = [r.get("usage") or {} for r in found]
+    tokens = sum(u.get("inputTokens", 0) + u.get("outputTokens", 0) for u in usage)
+    usd = sum(u.get("usd") or 0 for u in usage)
+    click.echo(f"{len(found)} runs · {sum(r['step'] + 1 for r in found)} steps · {tokens:,} tokens · ${usd:,.4f}")
+    for status, n in Counter(r["status"] for r in found).most_common():
+        click.echo(f"  {n:>5} {status.lower().replace('_', ' ')}")
+    for reason, n in Counter(r["stopReason"] for r in found if r["status"] == "FAILED").most_common():
+        click.echo(f"  {n:>5} failed: {(reason or 'unknown').replace('_', ' ')}")
+
+
+def _ago(at: float) -> str:
+    seconds = max(0, time.time() - at)
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,33 @@
+"""The server process that `dev` and `demo` start: `python -m steprelay.cli.server TARGET --fd N`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("target")
+@click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
+@click.option("--lifeline", type=int, help="A pipe; this process ends when it closes.")
+@click.option("--loopback", is_flag=True, help="Only this machine can reach it: no auth, and the page may kill it.")
+@click.option("--log", type=click.Path(path_type=Path), help="Append every event of the engine to this file, as JSON lines.")
+def server(target: str, fd: int, lifeline: int | None, loopback: bool, log: Path | None) -> None:
+    """Serve TARGET until SIGTERM."""
+    from ..deploy.asgi import serve
+    from .target import load
+
+    options = {"auth": False} if loopback else {}
+    if log is not None:
+        from .witness import Witness
+
+        options |= Witness(log).options()
+    serve(load(target, **options), fd=fd, lifeline=lifeline, killable=loopback)
+
+
+if __name__ == "__main__":
+    from . import main
+
+    main(sys.argv[1:], command=server)

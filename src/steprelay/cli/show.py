@@ -1,0 +1,236 @@
+"""What a run looks like in a terminal: the relay track, its steps, and the counted line. Drawn from step rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from ..core import codec
+from ..core.model import Call, End, Interrupt, Part, Result, Step, Text, Thought, Usage, Value
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text as Styled
+
+HUES = ("cyan", "magenta", "green", "yellow", "blue")
+NAMES = {"client": "Browser", "background": "Background", "process": "This process", "any": "Anyone"}
+"""Carriers as people call them; the others by their own name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """A step row as it is shown. Times in seconds since the epoch."""
+
+    index: int
+    attempt: int
+    carrier: str
+    began: float
+    ended: float
+    tokens: int
+    parts: tuple[Part, ...]
+
+    @property
+    def seconds(self) -> float:
+        return max(0.0, self.ended - self.began)
+
+
+def from_step(step: Step, parts: tuple[Part, ...]) -> Row:
+    """A row of this process's own."""
+    usage = codec.unpack(Usage, step.usage)
+    return Row(
+        index=step.index, attempt=step.attempt, carrier=step.carrier, began=step.claimed_at, ended=step.committed_at,
+        tokens=usage.tokens, parts=parts,
+    )  # fmt: skip
+
+
+def from_wire(step: Mapping[str, Value]) -> Row:
+    """A row of `/api/runs/{id}/steps`."""
+    usage = step.get("usage") or {}
+    return Row(
+        index=step["index"], attempt=step["attempt"], carrier=step["carrier"], began=step["claimedAt"],
+        ended=step["committedAt"], tokens=usage.get("inputTokens", 0) + usage.get("outputTokens", 0),
+        parts=tuple(codec.part_from(p) for p in step["parts"]),
+    )  # fmt: skip
+
+
+def deaths(rows: Iterable[Row]) -> int:
+    """Attempts that did not live to commit."""
+    return sum(row.attempt - 1 for row in rows)
+
+
+# ------------------------------------------------------------ the relay track
+
+
+def track(rows: Sequence[Row], *, width: int = 96, now: str = "") -> Styled:
+    """Lanes are carriers, blocks are steps as long as they took, `╮╰` is the baton passing, `✗` an attempt that died and
+    `░` the lease running out after it. `now`: the carrier of a step under way."""
+    from rich.text import Text as Styled
+
+    lanes = list(dict.fromkeys([r.carrier for r in rows] + ([now] if now else [])))
+    margin = max((len(carrier_name(lane)) for lane in lanes), default=0) + 2
+    cells = {lane: Styled(carrier_name(lane).ljust(margin), style=_hue(lanes, lane)) for lane in lanes}
+    blocks = _widths(rows, width - margin)
+    at = rows[0].carrier if rows else now
+    for row, size in zip(rows, blocks, strict=True):
+        if row.carrier != at:
+            _pass(cells, lanes, at, row.carrier)
+            at = row.carrier
+        if row.attempt > 1:
+            _put(cells, at, "✗" * (row.attempt - 1), "bold red")
+            _put(cells, at, "░░", "bright_black")
+        _put(cells, at, f"{row.index}".center(size, "━"), _hue(lanes, at))
+        _put(cells, at, " ", "")
+    if now:
+        if now != at:
+            _pass(cells, lanes, at, now)
+        _put(cells, now, "╌╌╌", _hue(lanes, now))
+    return Styled("\n").join(cells[lane] for lane in lanes)
+
+
+def _widths(rows: Sequence[Row], room: int) -> list[int]:
+    """A block's width: its number, and more the longer it took, all within the room there is."""
+    least = [len(str(r.index)) + 2 for r in rows]
+    extra = sum(r.attempt + 1 for r in rows if r.attempt > 1) + 2 * sum(
+        a.carrier != b.carrier for a, b in pairwise(rows)
+    )
+    free = max(0, room - sum(least) - len(rows) - extra)
+    total = sum(r.seconds for r in rows) or 1.0
+    return [a + min(12, int(free * r.seconds / total)) for a, r in zip(least, rows, strict=True)]
+
+
+def _put(cells: dict[str, Styled], lane: str, text: str, style: str) -> None:
+    for name, cell in cells.items():
+        cell.append(text if name == lane else " " * len(text), style=style)
+
+
+def _pass(cells: dict[str, Styled], lanes: Sequence[str], old: str, new: str) -> None:
+    down = lanes.index(new) > lanes.index(old)
+    for i, name in enumerate(lanes):
+        low, high = sorted((lanes.index(old), lanes.index(new)))
+        mark = (
+            "╮"
+            if name == old and down
+            else "╯"
+            if name == old
+            else "╰"
+            if name == new and down
+            else "╭"
+            if name == new
+            else "│"
+            if low < i < high
+            else " "
+        )
+        cells[name].append(mark + ("╴" if name == new else " "), style="red")
+
+
+def _hue(lanes: Sequence[str], lane: str) -> str:
+    return HUES[lanes.index(lane) % len(HUES)]
+
+
+def carrier_name(carrier: str) -> str:
+    return NAMES.get(carrier, carrier.capitalize())
+
+
+# ------------------------------------------------------------ steps
+
+
+def step_line(row: Row) -> Styled:
+    """One step: its number, a thought in plain words or the tools as chips, and at the right what it cost."""
+    from rich.text import Text as Styled
+
+    said, chips = words(row.parts), [_chip(p) for p in row.parts if isinstance(p, Call)]
+    results = {p.id: p for p in row.parts if isinstance(p, Result)}
+    line = Styled.assemble((f"{row.index:>3}  ", "bold"))
+    line.append(said or ("" if chips or results else "…"))
+    for chip in chips:
+        line.append("\n     " if said else "")
+        line.append(f"→ {chip}", style="cyan")
+        said = said or chip
+    for result in results.values():
+        line.append("\n     " if said else "")
+        line.append(f"{'✓' if result.status == 'ok' else '✗'} {result.name}", style="green" if result.status == "ok" else "red")
+        line.append(f"  {clip(_value(result.value), 72)}", style="bright_black")
+        said = said or result.name
+    line.append(f"   {row.seconds:.1f} s", style="bright_black")
+    if row.tokens:
+        line.append(f" · {row.tokens} tok", style="bright_black")
+    if row.attempt > 1:
+        line.append(f" · attempt {row.attempt}", style="yellow")
+    return line
+
+
+def between(before: Row | None, row: Row) -> Iterable[Styled]:
+    """What happened to the run between two steps, and what it means for whoever waits for it."""
+    from rich.text import Text as Styled
+
+    if row.attempt > 1:
+        times = "" if row.attempt == 2 else f" {row.attempt - 1} times"
+        yield Styled(f"  ✗  Killed{times} while step {row.index} was running. Nothing was lost.", style="red")
+    if before is not None and before.carrier != row.carrier:
+        yield Styled(f"  ⇄  {carrier_name(row.carrier)} carries on from step {row.index}.", style="magenta")
+
+
+def words(parts: Iterable[Part], width: int = 110) -> str:
+    """What the agent said or thought in a step, in one line."""
+    said = [p.text for p in parts if isinstance(p, Text) and p.role == "assistant"] or [
+        p.text for p in parts if isinstance(p, Thought)
+    ]
+    return clip(" ".join(said), width)
+
+
+def ending(parts: Iterable[Part]) -> End | None:
+    return next((p for p in parts if isinstance(p, End)), None)
+
+
+def questions(parts: Iterable[Part]) -> list[Interrupt]:
+    return [p for p in parts if isinstance(p, Interrupt)]
+
+
+def print_steps(console: Console, rows: Sequence[Row], before: Row | None = None) -> None:
+    for row in rows:
+        for line in between(before, row):
+            console.print(line)
+        console.print(step_line(row))
+        before = row
+
+
+def print_end(console: Console, end: End | None) -> None:
+    """How the round ended, and what can be done about it."""
+    if end is None:
+        return
+    if end.error is not None:
+        console.print(f"\n[red]{end.status.lower()}[/red] ({end.stop_reason}): {end.error.message}", highlight=False)
+    elif end.output is not None:
+        console.print()
+        console.print(end.output if isinstance(end.output, str) else codec.dumps(end.output), markup=False, highlight=False)
+    else:
+        console.print(f"\n{end.status.lower()} ({end.stop_reason})")
+
+
+def counted(rows: Sequence[Row]) -> str:
+    """`12 steps · 1 death · 4,210 tokens`."""
+    n, died, tokens = len(rows), deaths(rows), sum(r.tokens for r in rows)
+    return " · ".join([many(n, "step"), many(died, "death"), f"{tokens:,} tokens"])
+
+
+def many(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def clip(text: str, width: int) -> str:
+    """One line, at most that wide."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _chip(call: Call) -> str:
+    args: Any = call.args
+    if isinstance(args, dict):
+        return f"{call.name} {clip(', '.join(str(v) for v in args.values()), 72)}"
+    return f"{call.name} {clip(_value(args), 72)}" if args is not None else call.name
+
+
+def _value(value: Value) -> str:
+    return value if isinstance(value, str) else codec.dumps(value)
