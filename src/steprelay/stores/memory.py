@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..core import codec, machine
+from ..core import machine
 from ..core.model import (
     Alive, Claim, Claimed, Commit, Committed, Due, Fenced, Filter, Json, New, Outgoing, Refused, Request, Run, RunKey,
     Signal, Signalled, Step,
 )  # fmt: skip
 from ..ports import Store
+from ..storekit import guard
 
 
 @dataclass
@@ -28,7 +29,8 @@ class _Rows:
     ledger: dict[str, Json] = field(default_factory=dict)
     outbox: list[Outgoing] = field(default_factory=list)
     blobs: dict[str, str] = field(default_factory=dict)
-    sent: int = 0  # outbox rows ever: their numbers are never used twice
+    heard: int = 0  # signals and outbox rows ever: their numbers are never used twice
+    sent: int = 0
 
     def unread(self, after: int) -> tuple[Signal, ...]:
         return tuple(s for s in self.inbox if s.seq > after)
@@ -48,7 +50,8 @@ class MemoryStore(Store):
         now = _clock(now)
         rows, created = self._runs.get(key), False
         if rows is None and new is not None:
-            rows, created = _created(key, new, now), True
+            run, steps = guard.created(key, new, now)
+            rows, created = _Rows(run=run, steps=steps), True
             self._runs[key] = rows
         if rows is None:
             return Refused(reason="absent", run=None, step=None, now=now)
@@ -57,17 +60,10 @@ class MemoryStore(Store):
         if lease == 0:
             return Refused(reason="created" if created else "exists", run=run, step=newest, now=now)
         if run.claim_id != claim_id:
-            if refused := _refusal(rows, newest, carrier, expect, request, now):
-                return refused
-            run = replace(
-                run,
-                fence=run.fence + 1,
-                attempts=run.attempts + 1,
-                claim_id=claim_id,
-                holder=holder,
-                lease_until=now + lease,
-                carrier=run.carrier if carrier is None or run.carrier == "any" else carrier,
-            )
+            known = next((s for s in rows.steps if request and s.request and s.request.id == request.id), None)
+            if refused := guard.refusal(run, known, carrier=carrier, expect=expect, request=request, now=now):
+                return refused if refused.step else replace(refused, step=newest)
+            run = guard.granted(run, claim_id=claim_id, holder=holder, lease=lease, carrier=carrier, now=now)
             rows.run = run
         return Claimed(
             claim=Claim(key=key, index=run.step, fence=run.fence, claim_id=claim_id, carrier=carrier or run.carrier),
@@ -120,25 +116,18 @@ class MemoryStore(Store):
             for s in rows.inbox:
                 if s.request_id == signal.request_id:
                     return Signalled(run=rows.run, body=s.body, first=False, now=now)
-        run = rows.run
-        newest = rows.inbox[-1].seq if rows.inbox else run.inbox_read
-        rows.inbox.append(replace(signal, seq=newest + 1, at=now))
-        if signal.carrier is not None:
-            run = replace(run, carrier=signal.carrier, takeover_after=signal.takeover_after)
-        if signal.reopens:
-            run = replace(run, ended=False)
-        if not run.ended and (run.claim_id is None or run.lease_until <= now):
-            run = replace(run, due_at=now)
-        rows.run = run
-        return Signalled(run=run, body=signal.body, first=True, now=now)
+        rows.heard += 1
+        rows.inbox.append(replace(signal, seq=rows.heard, at=now))
+        rows.run = guard.heard(rows.run, signal, now)
+        return Signalled(run=rows.run, body=signal.body, first=True, now=now)
 
     async def due(self, carriers: Sequence[str] | None, limit: int, *, now: float | None = None) -> list[Due]:
         now = _clock(now)
         found: list[tuple[float, Due]] = []
         for key, rows in self._runs.items():
             run = rows.run
-            allowed = carriers is None or any(_carried(run, c, now) is None for c in carriers)
-            if run.due_at is not None and run.due_at <= now and not _is_held(run, now) and allowed:
+            allowed = carriers is None or any(guard.free_for(run, c, now) is None for c in carriers)
+            if run.due_at is not None and run.due_at <= now and not guard.held(run, now) and allowed:
                 found.append((run.due_at, Due(key=key, carrier=run.carrier, why="step")))
             waiting = [o.due_at for o in rows.outbox if o.due_at is not None and o.due_at <= now]
             if waiting:
@@ -158,7 +147,7 @@ class MemoryStore(Store):
     async def read(self, where: Any, view: Any, **options: Any) -> list[Any]:
         if view == "runs":
             found = sorted((r.run for r in self._runs.values()), key=lambda r: (r.created_at, r.key.id), reverse=True)
-            return [r for r in found if _matches(r, where)][: options.get("limit", 100)]
+            return [r for r in found if guard.matches(r, where)][: options.get("limit", 100)]
         rows = self._runs.get(where)
         if rows is None:
             return []
@@ -179,15 +168,17 @@ class MemoryStore(Store):
         emptied = 0
         for rows in self._runs.values():
             run = rows.run
-            if not _matches(run, filter):
+            if not guard.matches(run, filter):
                 continue
             if run.ended and not run.pruned and run.updated_at < before and not any(o.due_at is not None for o in rows.outbox):
-                rows.run = replace(run, pruned=True, prompt=None, state=None, scratchpad=None, tail=None, floor=run.step)
+                rows.run = guard.emptied(run)
                 rows.steps, rows.inbox, rows.ledger, rows.outbox, rows.blobs = [], [], {}, [], {}
                 emptied += 1
-            elif not run.ended:
-                rows.steps = [s for s in rows.steps if s.index >= run.floor or s.committed_at >= before]
+            elif not run.pruned:
+                below = min(run.floor, run.step - 1)  # the newest step stays: it is what the run answers
+                rows.steps = [s for s in rows.steps if s.index >= below or s.committed_at >= before]
                 rows.outbox = [o for o in rows.outbox if o.due_at is not None]
+        self._kv = {name: kept for name, kept in self._kv.items() if kept[1] > _clock(now)}
         return emptied
 
     async def get(self, name: str, *, now: float | None = None) -> str | None:
@@ -228,69 +219,3 @@ class MemoryStore(Store):
 
 def _clock(now: float | None) -> float:
     return time.time() if now is None else now
-
-
-def _created(key: RunKey, new: New, now: float) -> _Rows:
-    run = Run(
-        key=key, agent=new.agent, adapter=new.adapter, prompt=new.prompt, status=new.status, stop_reason=new.stop_reason,
-        due_at=now if new.due else None, ended=not new.due, step=len(new.steps), round=new.round, carrier=new.carrier,
-        takeover_after=new.takeover_after, owner=new.owner, floor=new.floor, state=new.state, scratchpad=new.scratchpad,
-        limits=new.limits, tally=new.tally, create_hash=new.create_hash, parent=new.parent, labels=new.labels,
-        notify_url=new.notify_url, created_at=now, updated_at=now,
-    )  # fmt: skip
-    return _Rows(run=run, steps=[replace(s, committed_at=s.committed_at or now) for s in new.steps])
-
-
-def _refusal(
-    rows: _Rows, newest: Step | None, carrier: str | None, expect: int | None, request: Request | None, now: float
-) -> Refused | None:  # fmt: skip
-    run = rows.run
-
-    def refused(reason: Any, step: Step | None = newest, until: float | None = None, who: str | None = None) -> Refused:
-        return Refused(reason=reason, run=run, step=step, now=now, until=until, carrier=who)
-
-    if request is not None:
-        for s in rows.steps:
-            if s.request is not None and s.request.id == request.id:
-                return refused("replay" if s.request.hash == request.hash else "conflict", s)
-    if expect is not None and expect != run.step:
-        return refused("index")
-    if run.ended:
-        return refused("ended")
-    if _is_held(run, now):
-        return refused("busy", until=run.lease_until, who=run.carrier)
-    if run.due_at is None:
-        return refused("waiting")
-    if run.due_at > now:
-        return refused("later")
-    if carrier is not None and (until := _carried(run, carrier, now)) is not None:
-        return refused("busy", until=None if until == _NEVER else until, who=run.carrier)
-    return None
-
-
-_NEVER = float("inf")
-
-
-def _carried(run: Run, carrier: str, now: float) -> float | None:
-    """None: this carrier may have the run now. Else when it may."""
-    if run.carrier in (carrier, "any"):
-        return None
-    if run.takeover_after is None:
-        return _NEVER
-    until = max(run.due_at or 0.0, run.lease_until) + run.takeover_after
-    return None if until <= now else until
-
-
-def _is_held(run: Run, now: float) -> bool:
-    return run.claim_id is not None and run.lease_until > now
-
-
-def _matches(run: Run, f: Filter) -> bool:
-    return (
-        run.key.tenant == f.tenant
-        and (not f.status or run.status in f.status)
-        and f.agent in (None, run.agent)
-        and f.owner in (None, run.owner)
-        and (f.label is None or codec.loads(run.labels).get(f.label[0]) == f.label[1])
-        and (f.before is None or (run.created_at, run.key.id) < f.before)
-    )
