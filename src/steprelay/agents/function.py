@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from time import monotonic
 from typing import Any, Literal
 
 from ..core import codec
@@ -59,7 +58,7 @@ class FunctionContext:
         """
         name = getattr(fn, "__name__", key)
         self.emit(Call(id=key, name=name, args=_shown(args, kwargs)))
-        began = monotonic()
+        began = self._loop.time()
         status: Literal["ok", "error", "unknown", "denied"]
         try:
             thunk = partial(fn, *args, **kwargs)
@@ -76,7 +75,7 @@ class FunctionContext:
             raise
         finally:
             if value is not None or status == "ok":
-                self.emit(Result(id=key, name=name, value=value, status=status, ms=round((monotonic() - began) * 1000, 1)))
+                self.emit(Result(id=key, name=name, value=value, status=status, ms=round((self._loop.time() - began) * 1000, 1)))
 
     def call_sync(self, key: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Value:
         """`call` for a sync function agent."""

@@ -19,9 +19,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from ..core.errors import BadInput
-from ..core.model import Call, Part, Reply, Result, Text, Thought, Turn, Usage, Value
-from ..ports import Agent, Context
+from ...core.errors import BadInput
+from ...core.model import Call, Part, Reply, Result, Text, Thought, Turn, Usage, Value
+from ...ports import Agent, Context
 
 UNKNOWN = "Outcome unknown: "
 """How the result of a `once` tool begins that a dead attempt had started."""
@@ -43,13 +43,13 @@ class PydanticAIAgent(Agent):
     async def step(self, turn: Turn, ctx: Context) -> Reply:
         if not self._warm:
             await asyncio.to_thread(self.warm)  # in a thread, so that the lease keeps breathing
-        from ._pydantic_ai.step import take
+        from .step import take
 
         return await take(self, turn, ctx)
 
     def warm(self) -> None:
         """Import what a step needs of the framework: up to a CPU-second, well spent while the claim is on its way."""
-        from ._pydantic_ai import step  # noqa: F401
+        from . import step  # noqa: F401
 
         self._warm = True
 

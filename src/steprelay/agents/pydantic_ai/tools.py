@@ -15,7 +15,7 @@ from pydantic_ai.messages import ToolReturnContent
 from ...core.errors import OutcomeUnknown, ToolError
 from ...core.model import Effect, Result, Value
 from ...ports import Context
-from ..pydantic_ai import UNKNOWN
+from . import UNKNOWN
 from .spend import check_price, once_only
 
 TAG = "$steprelay"

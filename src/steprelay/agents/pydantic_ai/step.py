@@ -31,7 +31,7 @@ from .spend import spent, streams, translated, usage_so_far
 from .tools import ANY, Guard
 
 if TYPE_CHECKING:
-    from ..pydantic_ai import PydanticAIAgent
+    from . import PydanticAIAgent
 
 LANDING = (
     "Your budget for this task is spent ({reason}). Do not call any tool. Say in a few sentences what you have found or done, "

@@ -1,1 +1,0 @@
-"""The half of the Pydantic AI adapter that needs the framework: imported by its first step, never before."""
