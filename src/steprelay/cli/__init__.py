@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import click
 
 from ..core.errors import BadInput, ConfigError, StepRelayError
-from . import admin, demo, dev, run, runs
+from . import admin, demo, dev, imports, run, runs
 
-_COMMANDS = (demo.demo, dev.dev, run.run, runs.runs, admin.doctor, admin.migrate, admin.sweep, admin.prune)
+_COMMANDS = (demo.demo, dev.dev, run.run, runs.runs, admin.doctor, admin.migrate, admin.sweep, admin.prune, imports.imports)
 
 
 class InOrder(click.Group):
