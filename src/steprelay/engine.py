@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from uuid import uuid4
 
@@ -30,6 +29,7 @@ from .core.model import (
     Step, Text, Usage, Value,
 )  # fmt: skip
 from .lease import Lease, Wall
+from .core.noun import Noun, replace
 from .ledger import Listen, StepContext
 from .ports import Agent, Store
 
@@ -39,8 +39,7 @@ View = Callable[[str], Callable[[Value], Any]]
 FOREVER = 10 * 365 * 86_400.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Advanced:
+class Advanced(Noun):
     """What one call of `advance` came to. `step`: the newest (or replayed) step; `refused`: why no claim was granted;
     `outgoing`: something was put into the outbox."""
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+
 from functools import partial
 from typing import Any, Literal
 
 from ..core import codec
 from ..core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError
+from ..core.noun import replace
 from ..core.model import Call, Effect, Part, Reply, Result, Text, Thought, Turn, Value
 from ..ports import Agent, Context, Unknown
 

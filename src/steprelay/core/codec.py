@@ -7,7 +7,6 @@ later release of the same schema are kept in `extra` and written back.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -17,8 +16,9 @@ from .model import (
     SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value,
     Wait,
 )  # fmt: skip
+from .noun import Noun, required
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Noun)
 PARTS: dict[str, type[Any]] = {c.type: c for c in (Text, Thought, Call, Result, State, Interrupt, Usage, End)}
 _NESTED: dict[str, type[Any]] = {
     "total": Usage, "round": Usage, "last_request": Usage, "last_error": ErrorInfo, "error": ErrorInfo,
@@ -45,52 +45,47 @@ def loads(text: Json | None) -> Value:
         raise StateInvalid(f"stored text {_short(text)} is not JSON: {e}") from e
 
 
-def pack(payload: Any) -> Json:
-    """Text of a payload dataclass, without the fields that hold their defaults."""
+def pack(payload: Noun) -> Json:
+    """Text of a payload, without the fields that hold their defaults."""
     return dumps(plain(payload))
 
 
 def unpack(cls: type[T], text: Json | None) -> T:
-    """A payload dataclass from its text; None gives the defaults. Raises StateInvalid."""
+    """A payload from its text; None gives the defaults. Raises StateInvalid."""
     return build(cls, {} if text is None else loads(text))
 
 
-def plain(payload: Any) -> dict[str, Value]:
-    """A payload dataclass as a JSON object, defaults left out."""
+def plain(payload: Noun) -> dict[str, Value]:
+    """A payload as a JSON object, defaults left out."""
     out: dict[str, Value] = {}
-    for f in dataclasses.fields(payload):
-        value = getattr(payload, f.name)
-        if value == f.default or (f.default_factory is not dataclasses.MISSING and value == f.default_factory()):
-            continue
-        if f.name == "extra":
+    for name, default in payload.fields.items():
+        value = getattr(payload, name)
+        if name == "extra":
             out |= value
-        else:
-            out[f.name] = plain(value) if dataclasses.is_dataclass(value) else value
+        elif required(default) or value != default:
+            out[name] = plain(value) if isinstance(value, Noun) else value
     return out
 
 
 def build(cls: type[T], data: Value) -> T:
-    """A payload dataclass from a JSON object. Raises StateInvalid when the shape is wrong."""
+    """A payload from a JSON object. Raises StateInvalid when the shape is wrong."""
     if not isinstance(data, dict):
         raise StateInvalid(f"{cls.__name__}: expected an object, got {_short(data)}")
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     kwargs: dict[str, Any] = {}
     extra: dict[str, Value] = {}
     for name, value in data.items():
-        if name not in known or name == "extra":
+        if name not in cls.fields or name == "extra":
             extra[name] = value
         elif name in _NESTED and isinstance(value, dict):
             kwargs[name] = build(_NESTED[name], value)
-        elif name in _TUPLES and isinstance(value, list):
-            kwargs[name] = tuple(value)
         else:
-            kwargs[name] = value
-    if extra and "extra" in known:
+            kwargs[name] = tuple(value) if name in _TUPLES and isinstance(value, list) else value
+    if extra and "extra" in cls.fields:
         kwargs["extra"] = extra
     try:
         return cls(**kwargs)
     except TypeError as e:
-        raise StateInvalid(f"{cls.__name__}: {e}") from e
+        raise StateInvalid(str(e)) from e
 
 
 def part_to(part: Part) -> dict[str, Value]:

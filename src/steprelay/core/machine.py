@@ -13,11 +13,11 @@ them run on; docs/states.md is drawn from it. A new brake is one line in `_hard`
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Literal
 
 from . import codec
+from .noun import Noun, replace
 from .errors import AgentError, StateInvalid, StepRelayError, Transient
 from .model import (
     Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Outgoing, Part,
@@ -62,8 +62,7 @@ INTERVAL = 5.0
 """Seconds between two signs of life of a step."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Opened:
+class Opened(Noun):
     """A claimed run after its signals: everything `fold` and `failed` need beside the reply."""
 
     claimed: Claimed
@@ -543,4 +542,4 @@ def interrupts_of(steps: Iterable[Step]) -> tuple[Interrupt, ...]:
 
 def limits_known() -> frozenset[str]:
     """The names a caller may set."""
-    return frozenset(f.name for f in fields(Limits) if f.name != "extra")
+    return frozenset(Limits.fields) - {"extra"}

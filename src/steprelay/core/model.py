@@ -9,8 +9,9 @@ Times are seconds since the epoch by the store's clock; spans are seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from .noun import Noun
 
 Json = str
 """Canonical JSON text (codec.dumps): ASCII, no NaN, sorted keys."""
@@ -33,8 +34,7 @@ SCHEMA = 1
 # ---------------------------------------------------------------- payloads
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class Limits(Noun):
     """The brakes of one round; None = no such brake. Soft ones end with a landing, hard ones (marked) at once."""
 
     steps: int | None = 20
@@ -48,11 +48,10 @@ class Limits:
     releases: int = 50  # hard: retries without a step in between (429s, provider polls)
     expires: float | None = None  # hard: how long a person or an event is waited for
     result_bytes: int = 65_536  # a longer tool result is cut, with a marker
-    extra: dict[str, Value] = field(default_factory=dict)
+    extra: dict[str, Value] = {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Usage:
+class Usage(Noun):
     """What was spent; `usd` is None while no price is known. Also a `Part`."""
 
     type: ClassVar[str] = "usage"
@@ -79,8 +78,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Noun):
     """What went wrong, fit to be shown: never a traceback, never a secret."""
 
     code: str
@@ -88,8 +86,7 @@ class ErrorInfo:
     retryable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class Tally(Noun):
     """The run's running account, rewritten by every commit and constant in size."""
 
     total: Usage = Usage()  # since the run began
@@ -110,25 +107,23 @@ class Tally:
     last_request: Usage = Usage()  # the newest model request: what a dead attempt is charged
     thought: str | None = None  # the newest words of the agent, at most 2,000 characters
     queued: tuple[Value, ...] = ()  # prompts that came while a round was under way
-    extra: dict[str, Value] = field(default_factory=dict)
+    extra: dict[str, Value] = {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wait:
+class Wait(Noun):
     """Why a run is not due, and what it needs: ids of interrupts, events or children."""
 
     reason: str
     until: float | None = None
     needs: tuple[str, ...] = ()
-    got: dict[str, Value] = field(default_factory=dict)  # answers so far, by id
-    extra: dict[str, Value] = field(default_factory=dict)
+    got: dict[str, Value] = {}  # answers so far, by id
+    extra: dict[str, Value] = {}
 
 
 # ---------------------------------------------------------------- parts
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Text:
+class Text(Noun):
     """Words for the reader. `delta`: a piece of the text `id`, live only."""
 
     type: ClassVar[str] = "text"
@@ -138,8 +133,7 @@ class Text:
     delta: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thought:
+class Thought(Noun):
     """Reasoning, shown as such."""
 
     type: ClassVar[str] = "thought"
@@ -148,8 +142,7 @@ class Thought:
     delta: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Call:
+class Call(Noun):
     """A tool is called."""
 
     type: ClassVar[str] = "call"
@@ -158,8 +151,7 @@ class Call:
     args: Value = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class Result(Noun):
     """A tool has answered. `status`: ok, error, unknown (started by a dead attempt, not run again), denied."""
 
     type: ClassVar[str] = "result"
@@ -171,16 +163,14 @@ class Result:
     blob: str | None = None  # where the whole value is, when it was cut
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class State:
+class State(Noun):
     """A snapshot of what the agent wants its page to show."""
 
     type: ClassVar[str] = "state"
     value: Value
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interrupt:
+class Interrupt(Noun):
     """Something only a person or the outside can give. `payload`: the call to approve, the choices, …"""
 
     type: ClassVar[str] = "interrupt"
@@ -191,8 +181,7 @@ class Interrupt:
     schema: Value = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class End:
+class End(Noun):
     """How a step left the run when not simply RUNNING: a wait, a question, an end."""
 
     type: ClassVar[str] = "end"
@@ -210,8 +199,7 @@ Part = Text | Thought | Call | Result | State | Interrupt | Usage | End
 # ---------------------------------------------------------------- rows
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(NamedTuple):
     """Names a run. A name, never a right."""
 
     tenant: str
@@ -221,16 +209,14 @@ class RunKey:
         return f"{self.tenant}/{self.id}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class Request(Noun):
     """What makes a repeated request recognisable: its id within the run, and the hash of its body."""
 
     id: str
     hash: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Step(Noun):
     """One committed leg. `messages` and `parts` are its history; everything shown is a function of this row."""
 
     index: int
@@ -250,8 +236,7 @@ class Step:
     committed_at: float = 0.0  # set by the store
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class Run(Noun):
     """A run's row. `step` = number of committed steps = index of the next one."""
 
     key: RunKey
@@ -290,8 +275,7 @@ class Run:
     pruned: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signal:
+class Signal(Noun):
     """Something that reaches a run from outside. The carriage fields take effect at once."""
 
     kind: Literal["prompt", "answer", "cancel", "resume", "child", "event", "carry"]
@@ -304,8 +288,7 @@ class Signal:
     at: float = 0.0  # set by the store
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outgoing:
+class Outgoing(Noun):
     """A message to another run or to the world, in the commit; delivered at least once, deduplicated by `request_id`."""
 
     kind: Literal["signal", "webhook", "wake", "start"]
@@ -317,8 +300,7 @@ class Outgoing:
     tries: int = 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class New:
+class New(Noun):
     """What a run is made of; given to `claim`, which creates it in the same act if it is absent."""
 
     agent: str
@@ -343,8 +325,7 @@ class New:
     due: bool = True  # False: created ended, waiting for a prompt (imports)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
+class Claim(Noun):
     """The right to commit the step `index`: what every writing verb is checked against."""
 
     key: RunKey
@@ -354,8 +335,7 @@ class Claim:
     carrier: str  # who takes the step
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claimed:
+class Claimed(Noun):
     """Everything one step needs. `run` is the row as it is after the claim."""
 
     claim: Claim
@@ -366,8 +346,7 @@ class Claimed:
     now: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
+class Refused(Noun):
     """Why a claim was not granted. `step`: the replayed step for `replay`, else the newest one. `until`, `carrier`: busy."""
 
     reason: Literal["replay", "conflict", "busy", "later", "waiting", "ended", "index", "absent", "created", "exists"]
@@ -378,8 +357,7 @@ class Refused:
     carrier: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Commit:
+class Commit(Noun):
     """What a step makes true. Without `step` it is a release. Fields that are None leave the row as it was, but for
     `after`, `stop_reason` and `wait`, which are always written."""
 
@@ -398,37 +376,33 @@ class Commit:
     round: int | None = None
     inbox_read: int
     outbox: tuple[Outgoing, ...] = ()
-    blobs: dict[str, str] = field(default_factory=dict)
-    ledger: dict[str, Json] = field(default_factory=dict)  # entries to add
+    blobs: dict[str, str] = {}
+    ledger: dict[str, Json] = {}  # entries to add
     keep_ledger: bool = False  # a release always keeps it, a step clears it unless told
     attempts: int | None = None  # releases only, None = as they are; a step always resets them
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Committed:
+class Committed(Noun):
     """The commit is true. After a renewal: what arrived meanwhile; the claim now holds the next index."""
 
     now: float
     inbox: tuple[Signal, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fenced:
+class Fenced(Noun):
     """Somebody else holds the run, or the step is taken: nothing was changed."""
 
     now: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Alive:
+class Alive(Noun):
     """The claim still holds. `cancel`: a cancel waits in the inbox."""
 
     now: float
     cancel: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signalled:
+class Signalled(Noun):
     """`first` False: a signal with this request id was there already, and `body` is that one's."""
 
     run: Run
@@ -437,8 +411,7 @@ class Signalled:
     now: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Due:
+class Due(Noun):
     """A hint that a run looks claimable (`step`) or has something undelivered (`outbox`)."""
 
     key: RunKey
@@ -446,8 +419,7 @@ class Due:
     why: Literal["step", "outbox"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Filter:
+class Filter(Noun):
     """Which runs to list or prune; every given field must match. Newest first; `before` is the last row's
     `(created_at, id)`."""
 
@@ -462,8 +434,7 @@ class Filter:
 # ---------------------------------------------------------------- talk
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
+class Message(Noun):
     """A signal as an agent sees it: `id` is the interrupt, event or child it answers."""
 
     kind: str
@@ -471,8 +442,7 @@ class Message:
     id: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
+class Turn(Noun):
     """What an agent gets for one step."""
 
     key: RunKey
@@ -494,8 +464,7 @@ class Turn:
     dead_tail: Value = None  # what a dead attempt of this step had said
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reply:
+class Reply(Noun):
     """What an agent gives back for one step. `then="wait"` needs `after` or `needs`; `ask` needs `interrupts`."""
 
     then: Literal["continue", "finish", "ask", "wait", "fail"] = "continue"
@@ -514,33 +483,29 @@ class Reply:
     usage: Usage = Usage()
     keep_ledger: bool = False
     outbox: tuple[Outgoing, ...] = ()
-    blobs: dict[str, str] = field(default_factory=dict)
+    blobs: dict[str, str] = {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
+class Done(Noun):
     """The round is over."""
 
     status: Status
     stop_reason: StopReason | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Again:
+class Again(Noun):
     """Ask again in `after` seconds."""
 
     after: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Waiting:
+class Waiting(Noun):
     """Only a signal (or, if given, the passing of `until`) makes the run due."""
 
     until: float | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Busy:
+class Busy(Noun):
     """Another driver has the run, or its carrier is another; `until`: when it may be had, None = not by itself."""
 
     until: float | None
@@ -550,8 +515,7 @@ class Busy:
 Outcome = Done | Again | Waiting | Busy
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Live:
+class Live(Noun):
     """A part on its way to somebody who watches: SSE id `<step>.<attempt>.<index>`, or `<step>.c.<index>` once committed."""
 
     step: int

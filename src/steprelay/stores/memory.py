@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import machine
@@ -15,6 +15,7 @@ from ..core.model import (
     Alive, Claim, Claimed, Commit, Committed, Due, Fenced, Filter, Json, New, Outgoing, Refused, Request, Run, RunKey,
     Signal, Signalled, Step,
 )  # fmt: skip
+from ..core.noun import replace
 from ..ports import Store
 from ..storekit import guard
 
