@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ class Watch:
         from .show import questions
 
         asked = questions(self._rows[-1].parts) if self._rows else []
-        if not asked or not click.get_text_stream("stdin").isatty():
+        if not asked or not sys.stdin.isatty():
             return False
         self._status.stop()
         for interrupt in asked:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 
 import click
@@ -55,7 +56,7 @@ def list_(ctx: click.Context, status: str | None, agent: str | None, limit: int)
     for run in found:
         status_ = f"[{HUES.get(run['status'], 'cyan')}]{run['status'].lower().replace('_', ' ')}[/]"
         why = (run.get("stopReason") or "").replace("_", " ")
-        table.add_row(run["sessionId"], run["agent"], status_, why, run["carrier"], str(run["step"] + 1), _ago(run["createdAt"]))
+        table.add_row(run["sessionId"], run["agent"], status_, why, run["carrier"], str(run["step"] + 1), ago(run["createdAt"]))
     Console().print(table)
 
 
@@ -75,9 +76,9 @@ def show(ctx: click.Context, run: str) -> None:
 
     console, rows = Console(highlight=False), [from_wire(s) for s in steps]
     console.print(f"{row['sessionId']} · {row['agent']} · {row['status'].lower()}", style="bold", markup=False)
-    console.print(why["text"], markup=False)
+    console.print(why["words"], markup=False)
     console.print()
-    console.print(track(rows, width=min(120, console.width), now=row["carrier"] if row.get("holder") else ""))
+    console.print(track(rows, width=min(120, console.width), now=row["carrier"] if row["lease"]["held"] else ""))
     console.print(counted(rows), style="bright_black")
     console.print()
     print_steps(console, rows)
@@ -162,7 +163,7 @@ def answer(ctx: click.Context, run: str, answer: str, interrupt: str | None) -> 
 @click.pass_context
 def fork(ctx: click.Context, run: str, step: int, prompt: str | None) -> None:
     """A new run with the history of this one, up to a step."""
-    made = _do(ctx, lambda c: c.post(f"runs/{run}/fork", {"step": step, **({"userPrompt": prompt} if prompt else {})}))
+    made = _do(ctx, lambda c: c.post(f"runs/{run}/fork", {"step": step, **({"edit": {"userPrompt": prompt}} if prompt else {})}))
     click.echo(made["sessionId"])
 
 
@@ -193,8 +194,9 @@ def stats(ctx: click.Context, limit: int) -> None:
         click.echo(f"  {n:>5} failed: {(reason or 'unknown').replace('_', ' ')}")
 
 
-def _ago(at: float) -> str:
-    seconds = max(0, time.time() - at)
+def ago(at: str) -> str:
+    """How long a time of the wire lies back: `3 min`."""
+    seconds = max(0, time.time() - datetime.fromisoformat(at).timestamp())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,18 +14,21 @@ import click
 @click.option("--fd", type=int, required=True, help="The listening socket, inherited.")
 @click.option("--lifeline", type=int, help="A pipe; this process ends when it closes.")
 @click.option("--loopback", is_flag=True, help="Only this machine can reach it: no auth, and the page may kill it.")
-@click.option("--log", type=click.Path(path_type=Path), help="Append every event of the engine to this file, as JSON lines.")
-def server(target: str, fd: int, lifeline: int | None, loopback: bool, log: Path | None) -> None:
+@click.option("--witness", type=click.Path(path_type=Path), help="Note in this file what is committed and answered.")
+def server(target: str, fd: int, lifeline: int | None, loopback: bool, witness: Path | None) -> None:
     """Serve TARGET until SIGTERM."""
     from ..deploy.asgi import serve
     from .target import load
+    from .witness import Witness
 
-    options = {"auth": False} if loopback else {}
-    if log is not None:
-        from .witness import Witness
-
-        options |= Witness(log).options()
-    serve(load(target, **options), fd=fd, lifeline=lifeline, killable=loopback)
+    options: dict[str, Any] = {"auth": False} if loopback else {}
+    if witness is None:
+        app = load(target, **options)
+    else:
+        noted = Witness(witness)
+        app = load(target, observer=noted, **options)
+        noted.watch(app)
+    serve(app, fd=fd, lifeline=lifeline, killable=loopback)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,14 @@ def from_wire(step: Mapping[str, Value]) -> Row:
     """A row of `/api/runs/{id}/steps`."""
     usage = step.get("usage") or {}
     return Row(
-        index=step["index"], attempt=step["attempt"], carrier=step["carrier"], began=step["claimedAt"],
-        ended=step["committedAt"], tokens=usage.get("inputTokens", 0) + usage.get("outputTokens", 0),
+        index=step["index"], attempt=step["attempt"], carrier=step["carrier"], began=_seconds(step["claimedAt"]),
+        ended=_seconds(step["committedAt"]), tokens=usage.get("inputTokens", 0) + usage.get("outputTokens", 0),
         parts=tuple(codec.part_from(p) for p in step["parts"]),
     )  # fmt: skip
+
+
+def _seconds(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
 
 
 def deaths(rows: Iterable[Row]) -> int:
@@ -92,9 +97,7 @@ def track(rows: Sequence[Row], *, width: int = 96, now: str = "") -> Styled:
 def _widths(rows: Sequence[Row], room: int) -> list[int]:
     """A block's width: its number, and more the longer it took, all within the room there is."""
     least = [len(str(r.index)) + 2 for r in rows]
-    extra = sum(r.attempt + 1 for r in rows if r.attempt > 1) + 2 * sum(
-        a.carrier != b.carrier for a, b in pairwise(rows)
-    )
+    extra = sum(r.attempt + 1 for r in rows if r.attempt > 1) + 2 * sum(a.carrier != b.carrier for a, b in pairwise(rows))
     free = max(0, room - sum(least) - len(rows) - extra)
     total = sum(r.seconds for r in rows) or 1.0
     return [a + min(12, int(free * r.seconds / total)) for a, r in zip(least, rows, strict=True)]
@@ -188,9 +191,10 @@ def questions(parts: Iterable[Part]) -> list[Interrupt]:
     return [p for p in parts if isinstance(p, Interrupt)]
 
 
-def print_steps(console: Console, rows: Sequence[Row], before: Row | None = None) -> None:
+def print_steps(console: Console, rows: Sequence[Row], before: Row | None = None, *, deaths: bool = True) -> None:
+    """One line or a few for each step. `deaths=False`: they were told already."""
     for row in rows:
-        for line in between(before, row):
+        for line in between(before, row) if deaths else ():
             console.print(line)
         console.print(step_line(row))
         before = row

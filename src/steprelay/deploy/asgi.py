@@ -11,6 +11,7 @@ who connects meanwhile waits in its backlog instead of being refused. A child wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ConfigError, StepRelayError
+from ..core.errors import ConfigError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -89,26 +90,26 @@ def _ours(headers: Any) -> bool:
 
 
 class _Guarded:
-    """Turns a setting that is wrong at startup into one line and an exit code."""
+    """Keeps what went wrong at startup, so that it is told in one line and not in a traceback of the server's."""
 
     def __init__(self, app: Asgi) -> None:
         self._app = app
-        self.error: StepRelayError | None = None
+        self.error: ConfigError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan":
-            return await self._app(scope, receive, send)
-        try:
-            await self._app(scope, receive, send)
-        except StepRelayError as e:
-            self.error = e
-            await send({"type": "lifespan.startup.failed", "message": ""})
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self.error = ConfigError(message.get("message") or "the app did not start")
+                logging.getLogger("uvicorn.error").disabled = True
+            await send(message)
+
+        await self._app(scope, receive, watched if scope["type"] == "lifespan" else send)
 
 
 def serve(app: Asgi, *, fd: int, lifeline: int | None = None, killable: bool = False) -> None:
     """Serve `app` on the inherited socket `fd` until SIGTERM, or until the pipe `lifeline` closes.
 
-    Raises the StepRelayError that kept the app from starting.
+    Raises ConfigError with what kept the app from starting.
     """
     import uvicorn
 
