@@ -1,0 +1,1 @@
+"""An agent to try things with: it answers questions about a folder, with a real model or without any."""
