@@ -11,7 +11,8 @@ from steprelay.core import codec
 from steprelay.core.errors import ConfigError, StoreUnavailable
 from steprelay.core.model import Done, End, Reply, RunKey, Signal, State, Text
 from steprelay.engine import Engine
-from steprelay.importer import Columns, Row, Target, import_sessions, rows
+from steprelay.http import api
+from steprelay.importer import Columns, Row, Target, import_sessions, rows, sessions
 from steprelay.stores.memory import MemoryStore
 
 TALK = [{"role": "user", "content": "Find a hotel"}, {"role": "assistant", "content": "I found three."}]
@@ -160,6 +161,7 @@ BAD = {
     "no status": Row(number=1, session="a", context="[]", status=None),
     "no id": Row(number=1, session=None, context="[]", status="done"),
     "an id of two lines": Row(number=1, session="a\nb", context="[]", status="done"),
+    "an id no address can hold": Row(number=1, session="a/b c", context="[]", status="done"),
     "no context": Row(number=1, session="a", context=None, status="done"),
 }
 
@@ -202,6 +204,10 @@ async def test_words_of_a_status_column_can_be_named(store):
 
     target = Target(agent="travel", adapter="function", seed=FunctionAgent.seed, tenant="default", statuses={"asleep": "RUNNING"})
     assert (await import_sessions(source(), store, target)).created == 1
+
+
+def test_what_names_a_run_here_names_it_over_http():
+    assert sessions.NAME.pattern == api._NAME.pattern
 
 
 # ---------------------------------------------------------------- sources

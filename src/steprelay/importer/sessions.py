@@ -8,6 +8,7 @@ left alone. A row that cannot be taken is reported and kept out; the others go i
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -34,6 +35,8 @@ STATUSES: Final[Mapping[str, Status]] = MappingProxyType(
 REASONS: Final[Mapping[Status, StopReason]] = MappingProxyType(
     {"COMPLETED": "finished", "FAILED": "agent_error", "CANCELLED": "cancelled"}
 )
+NAME: Final = re.compile(r"[A-Za-z0-9._~:@=+-]{1,200}\Z")
+"""Ids that a run can be asked for by, over HTTP."""
 GO_ON: Final = "Continue."
 """The prompt of an unfinished session whose last word was the agent's: what its person would have pressed."""
 
@@ -135,8 +138,10 @@ def plan(row: Row, target: Target) -> New:
 
 def _check_id(session: Value) -> None:
     text = "" if session is None else str(session)
-    if not text or len(text) > 200 or not text.isprintable():
-        raise BadInput(f"session id {text[:80]!r} cannot name a run: 1 to 200 printable characters are needed")
+    if not NAME.match(text):
+        raise BadInput(
+            f"session id {text[:80]!r} cannot name a run: 1 to 200 letters, digits or any of . _ ~ : @ = + - are needed"
+        )
 
 
 def _status(word: Value, statuses: Mapping[str, Status]) -> Status:
@@ -205,7 +210,7 @@ def _step(status: Status, messages: Sequence[Value], parts: Sequence[Part]) -> S
     return Step(
         index=0,
         round=0,
-        attempt=1,
+        attempt=0,  # nobody here took it
         carrier="import",
         claim_id="import",
         status=status,
