@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STARTED_AT = "STEPRELAY_CHILD_BORN"
 DEATHS = "STEPRELAY_CHILD_DEATHS"
 STUCK = 3
@@ -43,7 +43,10 @@ GRACE = 5
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server bound to `host`."""
-    return host in LOOPBACK or host.startswith("127.")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 # ------------------------------------------------------------ the child
@@ -148,6 +151,7 @@ class Supervisor:
     deaths: int = 0
 
     def __post_init__(self) -> None:
+        self.told = threading.Event()
         self.socket = bind(self.host, self.port)
         self.port = self.socket.getsockname()[1]
         self._ear, self._line = os.pipe()
@@ -195,22 +199,26 @@ class Supervisor:
         self.socket.close()
 
     def run(self, watch: Path | None = None) -> int:
-        """Keep a child alive until this process is told to end (SIGINT, SIGTERM) or the child ends by itself; answers the
-        exit status. With `watch`, a change of a Python file below that folder starts it anew."""
-        told = threading.Event()
-        before = {s: signal.signal(s, lambda *_: told.set()) for s in (signal.SIGINT, signal.SIGTERM)}
-        changes = _changes(watch) if watch else None
+        """`keep`, until SIGINT or SIGTERM as well."""
+        before = {s: signal.signal(s, lambda *_: self.told.set()) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return self._keep(told, changes)
+            return self.keep(watch)
         finally:
-            self.stop()
             for s, handler in before.items():
                 signal.signal(s, handler)
 
-    def _keep(self, told: threading.Event, changes: Iterator[str] | None) -> int:
+    def keep(self, watch: Path | None = None) -> int:
+        """Keep a child alive until `told` is set or the child ends by itself; answers the exit status. With `watch`, a
+        change of a Python file below that folder starts it anew."""
+        try:
+            return self._keep(_changes(watch) if watch else None)
+        finally:
+            self.stop()
+
+    def _keep(self, changes: Iterator[str] | None) -> int:
         crashes = 0
         child, began = self.child or self.start(), time.monotonic()
-        while not told.wait(0.2):
+        while not self.told.wait(0.2):
             changed = next(changes) if changes else ""
             code = child.poll()
             if changed:
