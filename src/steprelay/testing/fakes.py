@@ -39,20 +39,27 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def _run_once(self) -> None:
+        """One turn of BaseEventLoop, without a selector to ask and with a clock to move."""
         ready, scheduled = self._ready, self._scheduled  # type: ignore[attr-defined]
+        if not ready:
+            while scheduled and scheduled[0]._cancelled:
+                heapq.heappop(scheduled)._scheduled = False
+            if not scheduled:
+                raise RuntimeError("the virtual loop stands still: everything waits and no timer is set")
+            self._now = max(self._now, scheduled[0]._when)
+        while scheduled and scheduled[0]._when <= self._now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
         if len(ready) > 1 and self._chance is not None:
             order = list(ready)
             self._chance.shuffle(order)
             ready.clear()
             ready.extend(order)
-        if not ready:
-            while scheduled and scheduled[0]._cancelled:
-                heapq.heappop(scheduled)._scheduled = False
-                self._timer_cancelled_count -= 1
-            if not scheduled:
-                raise RuntimeError("the virtual loop stands still: everything waits and no timer is set")
-            self._now = max(self._now, scheduled[0]._when)
-        super()._run_once()  # type: ignore[misc]
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
 
 def run_virtual(main: Coroutine[Any, Any, T], seed: int | None = None) -> T:

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from ..agents.function import FunctionAgent
 from ..core.errors import StoreUnavailable
-from ..core.model import Again, Claimed, Committed, Request, RunKey, Signal, Step
+from ..core.model import Again, Claimed, Committed, Done, Request, RunKey, Signal, Step
 from ..drivers.loop import Loop
 from ..engine import Advanced, Engine
 from ..ports import Store
@@ -166,7 +166,7 @@ class Host:
     def __init__(self, world: World, name: str, agent: Any) -> None:
         self.world, self.name, self.agent = world, name, agent
         self.dead, self.frozen_until, self.cut_off = False, 0.0, 0.0
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], None] = {}  # in order: a set has none that could be repeated
         self.gone: asyncio.Future[None] = world.loop.create_future()
         self.store = cast(Store, Wire(world, self))
         numbers = count()
@@ -200,7 +200,7 @@ class Host:
     async def ask(self, work: Coroutine[Any, Any, Advanced], patience: float = 90.0) -> Advanced | None:
         """What this host answers to a request; None when no answer comes."""
         task = self.world.spawn(work)
-        self.tasks.add(task)
+        self.tasks[task] = None
         try:
             await asyncio.wait({task, self.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if self.dead or not task.done() or task.cancelled():
@@ -212,9 +212,15 @@ class Host:
                 raise Violation(f"advance raised {type(error).__name__}: {error}") from error
             return None
         finally:
-            self.tasks.discard(task)
+            self.tasks.pop(task, None)
 
 
 def again_after(advanced: Advanced) -> float:
     """How long a client waits before it asks again."""
-    return min(5.0, advanced.outcome.after) if isinstance(advanced.outcome, Again) else 1.0
+    match advanced.outcome:
+        case Again(after=after):
+            return min(5.0, after)
+        case Done():
+            return 15.0
+        case _:
+            return 4.0

@@ -17,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -30,7 +31,7 @@ from .sim_mutants import MUTANTS
 from .sim_world import GRANTED, LEASE, Gone, Host, Violation, Wire, World, again_after
 
 LIMITS = Limits(steps=8, attempts=5, releases=200, expires=60.0)
-STORM = 90.0
+STORM = 45.0
 """Virtual seconds of trouble, before the calm."""
 PATIENCE = 6_000.0
 """Virtual seconds after which a run that has not come to its end never will."""
@@ -60,7 +61,7 @@ async def agent(host: Host, turn: Turn, ctx: FunctionContext) -> Reply:
     for n in range(decide.choice((0, 1, 1, 2))):
         effect = decide.choice(("once", "once", "read", "idempotent", "needs_approval"))
         try:
-            await ctx.call(f"t{n}", _tool, host, turn, f"{turn.base}/t{n}", effect, poison, effect=effect)
+            await ctx.call(f"t{n}", partial(_tool, host, turn, f"{turn.base}/t{n}", effect, poison), effect=effect)
         except ToolError:
             world.counted["told unknown or denied"] += 1
     usage = Usage(requests=1, input_tokens=10, output_tokens=5)
@@ -190,7 +191,7 @@ async def sweeper(world: World) -> None:
 async def chaos(world: World) -> None:
     """Hosts die, freeze, lose the network, are shut down; each gets a successor."""
     while world.faults:
-        await asyncio.sleep(world.chance.expovariate(1 / 4))
+        await asyncio.sleep(world.chance.expovariate(1 / 3))
         host, what = world.host(), world.chance.random()
         if what < 0.45:
             host.kill()
