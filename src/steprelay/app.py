@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from .drivers.loop import Loop
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, TaskWaker
+from .http.auth import Auth, driver_secret
 from .engine import FOREVER, Advanced, Engine, Observer
 from .ports import Agent, Store, Waker
 
@@ -46,17 +48,18 @@ class App:
         self, agent: Any, *, store: str | Store | None = None, limits: Limits | None = None, secret: str | None = None,
         public_url: str | None = None, anonymous_start: str | None = None, tenant: str = "default", auth: bool = True,
         deadline: float | None = None, lease: float | None = None, waker: Waker | None = None,
-        observer: Observer | None = log_line, ui: bool = True,
+        observer: Observer | None = log_line, ui: bool = True, **http: Any,
     ) -> None:  # fmt: skip
         """`agent`: anything an adapter recognises, an (async) function, or a dict of them by name, the first being the
-        default. `auth=False` is for loopback only. Raises ConfigError with the remedy.
+        default. `auth=False` is for loopback only. What else is given goes to HttpSettings (`cors`, `body_limit`,
+        `starts_a_minute`, …). Raises ConfigError with the remedy.
         """
         given = {
             "store": store if isinstance(store, str) else None, "secret": secret, "public_url": public_url,
             "anonymous_start": anonymous_start, "deadline": deadline, "lease": lease,
         }  # fmt: skip
         self.settings: Settings = settings(given)
-        self.tenant, self.auth, self.ui = tenant, auth, ui
+        self.tenant, self.auth, self.ui, self.http = tenant, auth, ui, http
         self.limits = limits or Limits()
         named = agent if isinstance(agent, Mapping) else {"agent": agent}
         if not named:
@@ -185,10 +188,26 @@ class App:
     def asgi(self) -> Any:
         """The HTTP application, built when it is first asked for."""
         if self._asgi is None:
-            from .http.app import build
+            from .http.api import HttpSettings
 
-            self._asgi = build(self)
+            self._asgi = self._http()
         return self._asgi
+
+    def _http(self) -> Any:
+        from pathlib import Path
+
+        from .http.app import HttpSettings, build
+
+        s = self.settings
+        http = HttpSettings(
+            agents=self.adapters, tenant=self.tenant, limits=self.limits, wall=s.deadline or FOREVER, public_url=s.public_url,
+            anonymous_start=s.anonymous_start, ui=Path(__file__).parent / "ui" if self.ui else None, **self.http,
+        )  # fmt: skip
+        auth = Auth(s.secret, previous=[s.previous_secret] if s.previous_secret else [], off=not self.auth)
+        return build(
+            self.engine, self.loop, auth=auth, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
+            deliver=self.outbox.deliver,
+        )  # fmt: skip
 
     async def startup(self) -> None:
         """Look at the store, pick up what a dead predecessor left, and keep sweeping while this process lives on."""
@@ -201,6 +220,8 @@ class App:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._asgi is not None:
+            await self._asgi.state.api.close()
         if isinstance(self.waker, TaskWaker):
             await self.waker.close()
         await self.store.close()
@@ -261,12 +282,4 @@ def open_store(url: str) -> Store:
     return store
 
 
-def driver_secret(secret: str) -> str:
-    """The key of signed self-calls and webhooks, derived from the app's secret, as Standard Webhooks writes it."""
-    from base64 import b64encode
-    from hashlib import sha256
-
-    return "whsec_" + b64encode(sha256(b"steprelay driver\0" + secret.encode()).digest()).decode()
-
-
-__all__ = ["App", "adapt", "driver_secret", "log_line", "open_store"]
+__all__ = ["App", "adapt", "log_line", "open_store"]
