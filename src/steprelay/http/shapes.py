@@ -228,11 +228,12 @@ class Lease(_Out):
 
 
 class RunView(_Out):
-    """A run. `status` is the row's; times are RFC 3339."""
+    """A run. `prompt`: of its newest round; `status` is the row's; times are RFC 3339."""
 
     session_id: str
     agent: str
     adapter: str
+    prompt: Any
     status: Status
     stop_reason: str | None
     is_terminal: bool

@@ -179,6 +179,7 @@ def run_view(run: Run, step: Step | None, parts: Sequence[Part], now: float) -> 
         "sessionId": run.key.id,
         "agent": run.agent,
         "adapter": run.adapter,
+        "prompt": codec.loads(run.prompt),
         "status": run.status,
         "stopReason": run.stop_reason,
         "isTerminal": run.ended,

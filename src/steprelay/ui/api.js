@@ -75,8 +75,9 @@ export class Api {
 
   // ---------------------------------------------------------------- runs
 
-  async start(task) {
-    const made = await this.json("POST", "runs", { body: task, headers: { "idempotency-key": random() } });
+  /** A new run. `repeat`: the same one, however often it is asked for. */
+  async start(task, repeat) {
+    const made = await this.json("POST", "runs", { body: task, headers: { "idempotency-key": repeat } });
     return this.mine(made);
   }
 
@@ -117,7 +118,7 @@ export class Api {
     try {
       response = await this.send("POST", `${at(id)}/step`, { body: { expectedStep }, headers, signal });
     } catch (e) {
-      if (e instanceof Problem && e.status === 409 && e.body?.sessionId) return envelopeFrom(e.body, 409);
+      if (e.status === 409 && e.body?.sessionId) return envelopeFrom({ ...e.body, status: e.body.runStatus }, 409); // where the run really is
       throw e;
     }
     const replayed = response.headers.get("idempotent-replayed") === "true";
@@ -171,7 +172,7 @@ export class Api {
   // ---------------------------------------------------------------- demo server only
 
   async demo() {
-    return this.json("GET", "demo").catch(() => ({}));
+    return this.json("GET", "demo").then((d) => ({ kill: d.pid !== undefined }), () => ({ kill: false }));
   }
 
   async kill() {

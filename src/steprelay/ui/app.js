@@ -1,4 +1,4 @@
-// The page: two places, all runs (#/) and one run (#/runs/<id>).
+// The page: two places, all runs (#/) and one run (#/runs/<id>; with ?watch it never drives unless told to).
 
 import { Api } from "./api.js";
 import { say } from "./dom.js";
@@ -10,12 +10,12 @@ const main = document.getElementById("main");
 let place = null;
 
 async function go() {
-  const id = /^#\/runs\/([^/?]+)/.exec(location.hash)?.[1];
+  const [, id, watching] = /^#\/runs\/([^/?]+)(\?watch)?/.exec(location.hash) ?? [];
   if (!id && location.hash === "#main") return main.focus();
   place?.close();
   main.replaceChildren();
   document.getElementById("nav-runs").toggleAttribute("aria-current", !id);
-  place = id ? new RunView(api, decodeURIComponent(id), main) : new Home(api, main, asks);
+  place = id ? new RunView(api, decodeURIComponent(id), main, Boolean(watching)) : new Home(api, main, asks);
   await place.open();
 }
 

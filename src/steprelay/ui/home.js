@@ -1,5 +1,6 @@
 // Where it begins: give a task, find your runs.
 
+import { random, write } from "./api.js";
 import { h, say, sync } from "./dom.js";
 import { pause } from "./relay.js";
 import { ago, amount, ended, money, plural, short, standing, tokens } from "./words.js";
@@ -15,7 +16,7 @@ export class Home {
     this.list = h("ul", { class: "runs" });
     this.empty = h("p", { class: "soft", hidden: true }, "No runs yet. The first one is a sentence away.");
     this.root.append(
-      h("section", { class: "start" }, h("h1", null, "What shall the agent do?"), this.form(), this.alert),
+      h("section", { class: "start" }, h("h1", null, "What shall the agent do?"), this.form(), this.alert, (this.key = this.keyField())),
       h("section", { class: "recent", "aria-labelledby": "recent" }, h("h2", { id: "recent" }, "Runs"), this.empty, this.list),
     );
     this.task.focus({ preventScroll: true });
@@ -28,7 +29,7 @@ export class Home {
 
   form() {
     this.task = h("textarea", {
-      id: "task", rows: 3, required: true, "aria-label": "Task", onkeydown: (e) => this.key(e),
+      id: "task", rows: 3, required: true, "aria-label": "Task", onkeydown: (e) => this.typed(e), oninput: () => (this.repeat = null),
       placeholder: "Which modules of this repository have no tests, and what would break first?",
     });
     this.carrier = h("select", { id: "carrier" }, h("option", { value: "client" }, "this tab"), h("option", { value: "background" }, "the background"));
@@ -45,7 +46,7 @@ export class Home {
     );
   }
 
-  key(e) {
+  typed(e) {
     if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) {
       e.preventDefault();
       e.target.form.requestSubmit();
@@ -63,12 +64,28 @@ export class Home {
     const body = { userPrompt: this.task.value.trim(), carrier: this.carrier.value };
     if (Object.keys(limits).length) body.limits = limits;
     try {
-      const run = await this.api.start(body);
+      const run = await this.api.start(body, (this.repeat ??= random()));
       location.hash = `#/runs/${encodeURIComponent(run.id)}`;
     } catch (error) {
       this.tell(error.retryable ? `${error.message} Your words are still here; try again.` : error.message);
+      if (error.status === 401 || error.status === 403) this.key.hidden = false;
+      if (!error.retryable) this.repeat = null; // while it is unknown what became of it, the same request starts the same run
       this.button.disabled = false;
     }
+  }
+
+  /** A server that anybody can reach asks for its key; it stays in this tab. */
+  keyField() {
+    const input = h("input", { type: "password", id: "key", autocomplete: "off" });
+    const use = (e) => {
+      e.preventDefault();
+      write("key", input.value.trim() || null);
+      this.key.hidden = this.alert.hidden = true;
+      this.close();
+      this.life = new AbortController();
+      this.keep();
+    };
+    return h("form", { class: "row key", hidden: true, onsubmit: use }, h("label", { for: "key" }, "Server key"), input, h("button", null, "Use it"));
   }
 
   tell(text) {
@@ -87,10 +104,18 @@ export class Home {
         moving = runs.some((r) => !ended(r));
         this.show((this.runs = runs));
       } catch (error) {
+        if (error.status === 401 || error.status === 403) return void this.locked();
         if (!error.retryable) return void this.tell(error.message);
       }
       await pause(moving ? 3 : 10, signal);
     }
+  }
+
+  /** Nothing may be listed: a stranger has no runs yet, or a key is needed. */
+  locked() {
+    this.key.hidden = false;
+    this.empty.hidden = false;
+    say(this.empty, "Your runs appear here. With the server key you see all of them.");
   }
 
   show(runs) {

@@ -13,9 +13,9 @@ import { ago, amount, ended, lane, money, processOf, short, span, standing, toke
 const ICONS = { death: "✕", baton: "⇄", replay: "↺", wait: "◷", round: "↻", stop: "■" };
 
 export class RunView {
-  constructor(api, id, root) {
+  constructor(api, id, root, watching) {
     Object.assign(this, { api, id, root, picked: null, explained: null, demo: {} });
-    this.session = new Session(api, id, () => this.soon());
+    this.session = new Session(api, id, () => this.soon(), watching);
   }
 
   async open() {
@@ -83,7 +83,7 @@ export class RunView {
       h("section", { class: "track", "aria-label": "Who carried which step" }, h("div", { class: "field-of-play" }, this.names, this.reel),
         h("div", { class: "under" }, this.count, this.breakers)),
       this.gauges,
-      h("div", { class: "two" }, h("section", { "aria-label": "What happened" }, this.ask, this.answer, this.log, this.now, this.more), this.aside));
+      h("div", { class: "two" }, h("section", { "aria-label": "What happened" }, this.ask, this.now, this.answer, this.log, this.more), this.aside));
     this.root.append(this.page);
   }
 
@@ -100,7 +100,12 @@ export class RunView {
 
   handOver() {
     const { run } = this.session;
-    return run.carrier === "client" ? this.session.handOver("background", this.session.lease) : this.session.handOver("client");
+    return this.here(run) ? this.session.handOver("background", this.session.lease) : this.session.handOver("client");
+  }
+
+  /** Whether this browser carries the run, or would. */
+  here(run) {
+    return run.carrier === "client" && !this.session.watching;
   }
 
   // ------------------------------------------------------------ drawing
@@ -136,7 +141,7 @@ export class RunView {
     this.stopButton.hidden = over;
     this.stopButton.disabled = this.session.stopping;
     this.handButton.hidden = over;
-    say(this.handButton, run.carrier === "client" ? "Hand to background" : "Carry on here");
+    say(this.handButton, this.here(run) ? "Hand to background" : "Carry on here");
   }
 
   showAlert() {
@@ -146,8 +151,9 @@ export class RunView {
     if (this.failed) text = this.failed;
     else if (error) text = error.status === 404 ? "There is no such run, or it is not yours." : error.message;
     else if (link.state === "lost") {
-      text = `Connection lost, the run is safe. ${this.session.stopping ? "Stopping as soon as the server is back." : "The same step is asked for again"}${this.session.stopping ? "" : ` in ${span(Math.max(1, Math.ceil(link.until - now)))}.`}`;
-      text = link.tries > 1 ? text.replace("again in", "again (try " + link.tries + ") in") : text;
+      const then = this.session.stopping ? "It is stopped as soon as the server is back."
+        : this.session.driving ? `The same step is asked for again in ${span(Math.max(1, Math.ceil(link.until - now)))}.` : "Trying again.";
+      text = `Connection lost, the run is safe. ${then}`;
     } else if (losing) [text, tone] = ["The next answer will be thrown away on its way to you.", "hand"];
     else if (link.state === "busy" && run.holder && link.until > now) {
       const dead = this.session.facts.killed.includes(run.holder);
@@ -157,13 +163,13 @@ export class RunView {
     }
     this.alert.hidden = !text;
     this.alert.className = `notice ${tone}`;
-    say(this.alert, text.replace(/ in \d.*?s\b/, (m) => m));
+    say(this.alert, text);
   }
 
   showTrack(run, steps) {
     const live = this.session.underway();
     const now = this.api.now();
-    const plan = layout(run, steps, live, now, this.reel.clientWidth || Infinity);
+    const plan = layout(run, steps, live, now, (this.reel.clientWidth || Infinity) - 8);
     const { holders } = this.session.facts;
     const atEnd = this.reel.scrollLeft + this.reel.clientWidth >= this.reel.scrollWidth - 40;
     const title = (index) => told(steps.find((s) => s.index === index), holders[index]);
@@ -218,10 +224,7 @@ export class RunView {
     this.log.setAttribute("aria-busy", String(run.status === "RUNNING"));
     const items = column(run, steps, this.session.facts).map((item) =>
       item.kind === "step" ? { ...item, rev: `${item.rev}${this.picked === item.step.index}` } : item);
-    const low = innerHeight + scrollY >= document.documentElement.scrollHeight - 80;
-    const before = this.log.childElementCount;
     sync(this.log, items, (item) => (item.kind === "step" ? this.stepNode(item.step, hues, calls) : eventNode(item)));
-    if (low && before && this.log.childElementCount > before && !this.picked) this.now.scrollIntoView({ block: "nearest" });
   }
 
   stepNode(step, hues, calls) {

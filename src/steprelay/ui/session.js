@@ -9,13 +9,14 @@ const LEASE = 15; // what the gauge of a lease is full at, until a longer one is
 const FOLLOW = 15; // seconds the server may hold a follower's question
 
 export class Session {
-  /** `changed()` is called after anything that shows. */
-  constructor(api, id, changed) {
+  /** `changed()` is called after anything that shows; `watching`: another program drives, we only look. */
+  constructor(api, id, changed, watching = false) {
     Object.assign(this, { api, id, changed, facts: new Facts(id), run: null, steps: [], error: null });
     this.link = { state: "ok" }; // ok, lost {until, tries}, busy {until, who}, waiting {until}
     this.live = fresh(null);
     this.lease = LEASE;
     this.driving = this.closed = this.stopping = this.losing = false;
+    this.watching = watching;
     this.life = new AbortController();
     this.bell = new EventTarget(); // ends a wait early: what was waited for has happened
     this.wheel = null; // aborts driving only
@@ -92,7 +93,7 @@ export class Session {
   /** Ask for news: with held-open questions while others drive, now and then for the lease while we do. */
   async follow() {
     const { signal } = this.life;
-    let etag = null, tries = 0;
+    let tries = 0;
     while (!signal.aborted) {
       const working = this.driving && this.link.state !== "busy";
       if (working || ended(this.run)) {
@@ -102,10 +103,9 @@ export class Session {
       }
       const asked = Date.now();
       try {
-        const run = await this.api.run(this.id, { wait: FOLLOW, etag, signal });
+        const run = await this.api.run(this.id, { wait: FOLLOW, etag: this.run.etag, signal });
         tries = 0;
         if (run) {
-          etag = run.etag;
           await this.#take(run, false);
           this.steer();
         }
@@ -137,7 +137,7 @@ export class Session {
   /** Whether this browser may carry the run on. */
   mine() {
     const run = this.run;
-    return !this.closed && !this.stopping && (run.carrier === "client" || run.carrier === "any")
+    return !this.closed && !this.stopping && !this.watching && (run.carrier === "client" || run.carrier === "any")
       && (run.status === "RUNNING" || run.status === "WAITING");
   }
 
@@ -223,6 +223,7 @@ export class Session {
   }
 
   async handOver(carrier, takeoverAfter = null) {
+    this.watching = false;
     await this.api.handOver(this.id, carrier, takeoverAfter);
     await this.refresh();
     this.steer();

@@ -9,6 +9,7 @@ export const processOf = (holder) => holder?.split(":").at(-1) || null;
 
 export function span(seconds) {
   if (seconds == null || Number.isNaN(seconds)) return "";
+  if (seconds < 0.005) return "0 s";
   if (seconds < 0.995) return `${Math.max(0, seconds).toFixed(seconds < 0.0995 ? 2 : 1)} s`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
