@@ -188,14 +188,10 @@ class App:
     def asgi(self) -> Any:
         """The HTTP application, built when it is first asked for."""
         if self._asgi is None:
-            from .http.api import HttpSettings
-
             self._asgi = self._http()
         return self._asgi
 
     def _http(self) -> Any:
-        from pathlib import Path
-
         from .http.app import HttpSettings, build
 
         s = self.settings
