@@ -1,0 +1,1 @@
+"""What the agent suite is made of."""
