@@ -56,11 +56,12 @@ def _refusal(response: httpx.Response) -> StepRelayError:
         said = problem.get("detail") or problem.get("title") or response.reason_phrase
     except ValueError:
         said = response.reason_phrase
+    said = said.rstrip(".")
     match response.status_code:
         case 401 | 403:
             return ConfigError(f"{said}; set STEPRELAY_SECRET to the secret of that server")
         case 404:
-            return BadInput(f"{said}; `steprelay runs list` shows what there is")
+            return BadInput(f"{said}; steprelay runs list shows what there is")
         case 503:
             return StoreUnavailable(said)
         case _:

@@ -11,6 +11,8 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +21,10 @@ from uuid import uuid4
 import click
 
 if TYPE_CHECKING:
+    import httpx
     from rich.console import Console
 
     from ..deploy.asgi import Supervisor
-    from .show import Row
     from .witness import Testimony
 
 QUESTION = "How does steprelay make sure a tool is never run twice?"
@@ -45,9 +47,8 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
     An agent answers a question about FOLDER (this one) by reading its files; without a model's key a small offline model
     stands in. The server is killed half-way and started again. Takes less than a minute.
     """
-    from rich.console import Console
-
     from ..deploy.asgi import Supervisor, python
+    from .show import console
 
     root = (folder or Path.cwd()).resolve()
     home = _home()
@@ -57,16 +58,16 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
         python("steprelay.cli.server", f"@demo:{root}", "--loopback", "--witness", str(witness)),
         env={"STEPRELAY_STORE": store, "STEPRELAY_LEASE": LEASE, "STEPRELAY_DEADLINE": ""},
     )
-    console = Console(highlight=False)
-    shown = not no_open and console.is_terminal and sys.stdin.isatty()
+    out = console()
+    shown = not no_open and out.is_terminal and sys.stdin.isatty()
     try:
         supervisor.start()
-        relay = Relay(console, supervisor, witness, root)
+        relay = Relay(out, supervisor, witness, root)
         clean = asyncio.run(relay.go(question or _question(root), shown))
-        _next(console, store, relay.id)
+        _next(out, store, relay.id)
         if shown:
-            console.print(f"\nThe page stays: {supervisor.url}/#/runs/{relay.id}   (Ctrl-C ends it)", markup=False)
-            supervisor.say = lambda line: console.print(line, style="bright_black", markup=False)
+            out.print(f"\nThe page stays: {supervisor.url}/#/runs/{relay.id}   (Ctrl-C ends it)", markup=False)
+            supervisor.say = lambda line: out.print(line, style="bright_black", markup=False)
             supervisor.run()
     finally:
         supervisor.close()
@@ -83,7 +84,6 @@ class Relay:
     witness: Path
     root: Path
     id: str = ""
-    rows: list[Row] = field(default_factory=list)
     told: dict[int, str] = field(default_factory=dict)
     """What the server answered for each step: it must still be so in the end."""
     killed: int = 0
@@ -94,7 +94,9 @@ class Relay:
         import httpx
 
         from ..core.errors import StepRelayError
+        from .show import Feed
 
+        self._feed = Feed(self.console, deaths=False)
         async with httpx.AsyncClient(base_url=f"{self.supervisor.url}/api/", timeout=httpx.Timeout(20, connect=20)) as http:
             self._http = http
             run = await self._ask("POST", "runs", {"userPrompt": question, "agent": "demo"})
@@ -119,7 +121,7 @@ class Relay:
     async def _drive(self) -> dict[str, Any]:
         """One request after another until the run says that it is done."""
         while True:
-            step = len(self.rows)
+            step = len(self.told)
             if step >= KILL_FROM and not self.killed:
                 await self._kill_in(step)
             else:
@@ -152,7 +154,7 @@ class Relay:
             return None
         if response.status_code == 409:  # the step is taken: the rows say so
             return None
-        response.raise_for_status()
+        await _good(response)
         answer: dict[str, Any] = response.json()
         return answer
 
@@ -181,18 +183,21 @@ class Relay:
         async with self._stream(step, "application/json"):
             pass
 
-    def _stream(self, step: int, accept: str) -> Any:
-        return self._http.stream("POST", f"runs/{self.id}/step", json={"expectedStep": step}, headers={"accept": accept})
+    @asynccontextmanager
+    async def _stream(self, step: int, accept: str) -> AsyncIterator[httpx.Response]:
+        """The answer to a request for a step, at its headers."""
+        asked, headers = {"expectedStep": step}, {"accept": accept}
+        async with self._http.stream("POST", f"runs/{self.id}/step", json=asked, headers=headers) as response:
+            await _good(response)
+            yield response
 
     async def _show(self) -> None:
         """Print the steps that are there now and were not before."""
-        from .show import from_wire, print_steps
+        from .show import from_wire
 
-        for step in (await self._ask("GET", f"runs/{self.id}/steps?after={len(self.rows) - 1}"))["steps"]:
-            row = from_wire(step)
-            self.told[row.index] = step["claimId"]
-            print_steps(self.console, [row], deaths=False)
-            self.rows.append(row)
+        for step in (await self._ask("GET", f"runs/{self.id}/steps?after={len(self.told) - 1}"))["steps"]:
+            self.told[step["index"]] = step["claimId"]
+            self._feed.tell(from_wire(step))
 
     async def _sum_up(self, end: dict[str, Any]) -> bool:
         from .show import from_wire, track
@@ -213,11 +218,19 @@ class Relay:
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         response = await self._http.request(method, path, json=body)
-        response.raise_for_status()
+        await _good(response)
         return response.json()
 
     def _say(self, line: str, style: str) -> None:
         self.console.print(line, style=style, markup=False, soft_wrap=True)
+
+
+async def _good(response: httpx.Response) -> None:
+    """Raises StepRelayError with the server's words when it could not do what was asked."""
+    if response.is_error:
+        from ..core.errors import StepRelayError
+
+        raise StepRelayError(f"the server answered {response.status_code}: {(await response.aread()).decode()[:300]}")
 
 
 @dataclass(frozen=True, kw_only=True)

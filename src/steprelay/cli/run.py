@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..app import App
     from ..core.model import End, Interrupt, Live, RunKey, Value
     from ..engine import Advanced
-    from .show import Row
 
 
 @click.command()
@@ -39,19 +38,18 @@ def run(target: str, task: str | None, agent: str | None, run_id: str | None) ->
 
 
 async def _run(app: App, target: str, task: str | None, agent: str | None, run_id: str | None) -> End | None:
-    from rich.console import Console
-
     from ..core.errors import BadInput
     from ..core.model import RunKey
+    from .show import console
 
-    console = Console(highlight=False)
+    out = console()
     key = RunKey(app.tenant, run_id or await app.start(task, agent=agent))
     if run_id and not await app.store.read(key, "run"):
         raise BadInput(f"there is no run {run_id!r} here; steprelay runs list shows what there is")
     try:
-        return await Watch(app, key, console).to_the_end()
+        return await Watch(app, key, out).to_the_end()
     except asyncio.CancelledError:
-        console.print(f"\nStopped by you; nothing is lost. Go on with: steprelay run {target} --go-on {key.id}", markup=False)
+        out.print(f"\nStopped by you; nothing is lost. Go on with: steprelay run {target} --go-on {key.id}", markup=False)
         raise
     finally:
         await app.shutdown()
@@ -61,8 +59,11 @@ class Watch:
     """Drives one run from this process and shows what it does."""
 
     def __init__(self, app: App, key: RunKey, console: Console) -> None:
+        from .show import Feed
+
         self._app, self._key, self._console = app, key, console
-        self._rows: list[Row] = []
+        self._feed = Feed(console)
+        self._rows = self._feed.rows
         self._said = ""
 
     async def to_the_end(self) -> End | None:
@@ -94,15 +95,13 @@ class Watch:
             self._status.update(clip(self._said[-300:], 100) or "Thinking…")
 
     def _show(self, advanced: Advanced) -> None:
-        from .show import from_step, print_steps
+        from .show import from_step
 
         assert advanced.run is not None, self._key
         self._said = ""
         self._status.update("Thinking…")
         for step in advanced.taken:
-            row = from_step(step, self._app.engine.parts(advanced.run.adapter, step))
-            print_steps(self._console, [row], self._rows[-1] if self._rows else None)
-            self._rows.append(row)
+            self._feed.tell(from_step(step, self._app.engine.parts(advanced.run.adapter, step)))
 
     async def _answered(self) -> bool:
         """Put the run's questions to whoever sits here; False when nobody does, or the run waits for something else."""

@@ -41,23 +41,22 @@ def _do(ctx: click.Context, work: Work) -> Any:
 @click.pass_context
 def list_(ctx: click.Context, status: str | None, agent: str | None, limit: int) -> None:
     """The newest runs."""
-    from rich.console import Console
     from rich.table import Table
+
+    from .show import console
 
     found = _do(ctx, lambda c: c.get("runs", status=status, agent=agent, limit=limit))["runs"]
     if not found:
         click.echo("No runs yet. Start one: steprelay run agent.py 'a task'")
         return
     table = Table(box=None, pad_edge=False, header_style="bright_black")
-    for column in ("run", "agent", "status", "why", "carrier"):
+    for column in ("run", "agent", "status", "carrier"):
         table.add_column(column, no_wrap=column == "run")
     table.add_column("steps", justify="right")
     table.add_column("age", justify="right")
     for run in found:
-        status_ = f"[{HUES.get(run['status'], 'cyan')}]{run['status'].lower().replace('_', ' ')}[/]"
-        why = (run.get("stopReason") or "").replace("_", " ")
-        table.add_row(run["sessionId"], run["agent"], status_, why, run["carrier"], str(run["step"] + 1), ago(run["createdAt"]))
-    Console().print(table)
+        table.add_row(run["sessionId"], run["agent"], _state(run), run["carrier"], str(run["step"] + 1), ago(run["createdAt"]))
+    console().print(table)
 
 
 @runs.command()
@@ -70,20 +69,20 @@ def show(ctx: click.Context, run: str) -> None:
         return await client.get(f"runs/{run}"), await client.steps(run), await client.get(f"runs/{run}/explain")
 
     row, steps, why = _do(ctx, work)
-    from rich.console import Console
+    from .show import Feed, console, counted, ending, from_wire, print_end, track
 
-    from .show import counted, ending, from_wire, print_end, print_steps, track
-
-    console, rows = Console(highlight=False), [from_wire(s) for s in steps]
-    console.print(f"{row['sessionId']} · {row['agent']} · {row['status'].lower()}", style="bold", markup=False)
-    console.print(why["words"], markup=False)
-    console.print()
-    console.print(track(rows, width=min(120, console.width), now=row["carrier"] if row["lease"]["held"] else ""))
-    console.print(counted(rows), style="bright_black")
-    console.print()
-    print_steps(console, rows)
+    out, rows = console(), [from_wire(s) for s in steps]
+    out.print(f"{row['sessionId']} · {row['agent']} · {row['status'].lower()}", style="bold", markup=False)
+    out.print(why["words"], markup=False)
+    out.print()
+    out.print(track(rows, width=min(120, out.width), now=row["carrier"] if row["lease"]["held"] else ""))
+    out.print(counted(rows), style="bright_black")
+    out.print()
+    feed = Feed(out)
+    for one in rows:
+        feed.tell(one)
     if rows:
-        print_end(console, ending(rows[-1].parts))
+        print_end(out, ending(rows[-1].parts))
 
 
 @runs.command()
@@ -91,20 +90,17 @@ def show(ctx: click.Context, run: str) -> None:
 @click.pass_context
 def tail(ctx: click.Context, run: str) -> None:
     """Follow a run until its round is over or it waits for you. Whoever carries it: this only looks."""
-    from rich.console import Console
-
-    from .show import from_wire, print_end, print_steps
-    from .show import ending as end_of
+    from .show import Feed, console, ending, from_wire, print_end
 
     async def work(client: Client) -> None:
-        console, before = Console(highlight=False), None
+        out = console()
+        feed = Feed(out)
         while True:
             row = await client.get(f"runs/{run}")
-            for row_ in map(from_wire, await client.steps(run, before.index if before else -1)):
-                print_steps(console, [row_], before)
-                before = row_
+            for step in await client.steps(run, feed.rows[-1].index if feed.rows else -1):
+                feed.tell(from_wire(step))
             if row["status"] in (*ENDED, "AWAITING_INPUT"):
-                print_end(console, end_of(before.parts) if before else None)
+                print_end(out, ending(feed.rows[-1].parts) if feed.rows else None)
                 return
             await asyncio.sleep(0.5)
 
@@ -117,7 +113,12 @@ def tail(ctx: click.Context, run: str) -> None:
 def cancel(ctx: click.Context, run: str) -> None:
     """Stop a run for good. A step under way ends within seconds; no later one is taken."""
     row = _do(ctx, lambda c: c.post(f"runs/{run}/cancel"))
-    click.echo("Stopped by you." if row["status"] == "CANCELLED" else "Told to stop: the step under way is the last.")
+    if row["status"] == "CANCELLED":
+        click.echo("Stopped by you.")
+    elif row["isTerminal"]:
+        click.echo(f"It had ended before: {row['status'].lower()}.")
+    else:
+        click.echo("Told to stop: the step under way is the last.")
 
 
 @runs.command()
@@ -165,6 +166,7 @@ def fork(ctx: click.Context, run: str, step: int, prompt: str | None) -> None:
     """A new run with the history of this one, up to a step."""
     made = _do(ctx, lambda c: c.post(f"runs/{run}/fork", {"step": step, **({"edit": {"userPrompt": prompt}} if prompt else {})}))
     click.echo(made["sessionId"])
+    click.echo(f"Nobody carries it yet: steprelay run FILE --go-on {made['sessionId']}", err=True)
 
 
 @runs.command("hand-over")
@@ -192,6 +194,12 @@ def stats(ctx: click.Context, limit: int) -> None:
         click.echo(f"  {n:>5} {status.lower().replace('_', ' ')}")
     for reason, n in Counter(r["stopReason"] for r in found if r["status"] == "FAILED").most_common():
         click.echo(f"  {n:>5} failed: {(reason or 'unknown').replace('_', ' ')}")
+
+
+def _state(run: dict[str, Any]) -> str:
+    words = run["status"].lower().replace("_", " ")
+    why = (run["stopReason"] or "").replace("_", " ")
+    return f"[{HUES.get(run['status'], 'cyan')}]{words}[/]{f' · {why}' if why and why not in (words, 'finished') else ''}"
 
 
 def ago(at: str) -> str:

@@ -20,6 +20,14 @@ NAMES = {"client": "Browser", "background": "Background", "process": "This proce
 """Carriers as people call them; the others by their own name."""
 
 
+def console() -> Console:
+    """Where everything is printed: as wide as the terminal, or as a page of paper is."""
+    from rich.console import Console
+
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=110)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """A step row as it is shown. Times in seconds since the epoch."""
@@ -139,29 +147,51 @@ def carrier_name(carrier: str) -> str:
 # ------------------------------------------------------------ steps
 
 
-def step_line(row: Row) -> Styled:
-    """One step: its number, a thought in plain words or the tools as chips, and at the right what it cost."""
-    from rich.text import Text as Styled
+class Feed:
+    """Steps in one quiet column, as they come: a thought in plain words, the tools as chips, at the right what it cost."""
 
-    said, chips = words(row.parts), [_chip(p) for p in row.parts if isinstance(p, Call)]
-    results = {p.id: p for p in row.parts if isinstance(p, Result)}
-    line = Styled.assemble((f"{row.index:>3}  ", "bold"))
-    line.append(said or ("" if chips or results else "…"))
-    for chip in chips:
-        line.append("\n     " if said else "")
-        line.append(f"→ {chip}", style="cyan")
-        said = said or chip
-    for result in results.values():
-        line.append("\n     " if said else "")
-        line.append(f"{'✓' if result.status == 'ok' else '✗'} {result.name}", style="green" if result.status == "ok" else "red")
-        line.append(f"  {clip(_value(result.value), 72)}", style="bright_black")
-        said = said or result.name
-    line.append(f"   {row.seconds:.1f} s", style="bright_black")
-    if row.tokens:
-        line.append(f" · {row.tokens} tok", style="bright_black")
-    if row.attempt > 1:
-        line.append(f" · attempt {row.attempt}", style="yellow")
-    return line
+    def __init__(self, console: Console, *, deaths: bool = True) -> None:
+        """`deaths=False`: they are told by somebody else."""
+        self._console, self._deaths = console, deaths
+        self._calls: dict[str, Call] = {}
+        self.rows: list[Row] = []
+
+    def tell(self, row: Row) -> None:
+        """Print what happened to the run before a step, and the step."""
+        from rich.table import Table
+
+        for line in between(self.rows[-1] if self.rows else None, row) if self._deaths else ():
+            self._console.print(line)
+        self._calls |= {p.id: p for p in row.parts if isinstance(p, Call)}
+        grid = Table.grid(padding=(0, 2), expand=True)
+        grid.add_column(justify="right", width=3)
+        grid.add_column(ratio=1, overflow="fold")
+        grid.add_column(justify="right", no_wrap=True, style="bright_black")
+        grid.add_row(f"{row.index}", self._body(row), _cost(row))
+        self._console.print(grid)
+        self.rows.append(row)
+
+    def _body(self, row: Row) -> Styled:
+        from rich.text import Text as Styled
+
+        lines = [Styled(said)] if (said := words(row.parts)) else []
+        answered = {p.id for p in row.parts if isinstance(p, Result)}
+        for part in row.parts:
+            if isinstance(part, Call) and part.id not in answered:
+                lines.append(Styled(f"→ {_chip(part)}", style="cyan"))
+            elif isinstance(part, Result):
+                lines += self._result(part)
+        return Styled("\n").join(lines or [Styled("…")])
+
+    def _result(self, part: Result) -> list[Styled]:
+        from rich.text import Text as Styled
+
+        call = self._calls.get(part.id)
+        good = part.status == "ok"
+        said = "" if good else f" ({part.status})"
+        line = Styled(f"{'✓' if good else '✗'} {_chip(call) if call else part.name}{said}", style="green" if good else "red")
+        line.append(f" · {clip(gist(part.value), 60)}", style="bright_black")
+        return [line, *(Styled(f"  {quote}", style="bright_black") for quote in _quotes(part.value))]
 
 
 def between(before: Row | None, row: Row) -> Iterable[Styled]:
@@ -175,12 +205,33 @@ def between(before: Row | None, row: Row) -> Iterable[Styled]:
         yield Styled(f"  ⇄  {carrier_name(row.carrier)} carries on from step {row.index}.", style="magenta")
 
 
-def words(parts: Iterable[Part], width: int = 110) -> str:
-    """What the agent said or thought in a step, in one line."""
+def words(parts: Iterable[Part], width: int = 200) -> str:
+    """What the agent said or thought in a step, in one line. The end of a round is shown by itself."""
+    parts = tuple(parts)
+    end = ending(parts)
+    if end is not None and end.status == "COMPLETED":
+        return "The answer." if end.output is not None else ""
     said = [p.text for p in parts if isinstance(p, Text) and p.role == "assistant"] or [
         p.text for p in parts if isinstance(p, Thought)
     ]
     return clip(" ".join(said), width)
+
+
+def gist(value: Value) -> str:
+    """A result in few words: how much of what, or its beginning."""
+    if isinstance(value, dict):
+        many_ = {k: v for k, v in value.items() if isinstance(v, list)}
+        if many_:
+            return ", ".join(f"{len(v)} {k}" for k, v in many_.items())
+        value = value.get("text", value)
+    return value if isinstance(value, str) else codec.dumps(value)
+
+
+def _quotes(value: Value, most: int = 2) -> list[str]:
+    """`path:line  text` of what a search found."""
+    found = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
+    hits = [h for h in (found[0] if found else []) if isinstance(h, dict) and {"path", "line", "text"} <= h.keys()]
+    return [clip(f"{h['path']}:{h['line']}  {h['text']}", 90) for h in hits[:most]]
 
 
 def ending(parts: Iterable[Part]) -> End | None:
@@ -191,13 +242,10 @@ def questions(parts: Iterable[Part]) -> list[Interrupt]:
     return [p for p in parts if isinstance(p, Interrupt)]
 
 
-def print_steps(console: Console, rows: Sequence[Row], before: Row | None = None, *, deaths: bool = True) -> None:
-    """One line or a few for each step. `deaths=False`: they were told already."""
-    for row in rows:
-        for line in between(before, row) if deaths else ():
-            console.print(line)
-        console.print(step_line(row))
-        before = row
+def _cost(row: Row) -> str:
+    again = f"attempt {row.attempt} · " if row.attempt > 1 else ""
+    tokens = f" · {row.tokens} tok" if row.tokens else ""
+    return f"{again}{row.seconds:.1f} s{tokens}"
 
 
 def print_end(console: Console, end: End | None) -> None:
