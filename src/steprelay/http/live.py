@@ -1,0 +1,195 @@
+"""Streams: a step while it is taken, and a run that somebody follows. The work never depends on who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from ..core import codec
+from ..core.machine import TERMINAL
+from ..core.model import Live, Refused, Run, Step
+from ..engine import Advanced
+from . import wire
+from .api import Answer, Call
+from .problem import Problem, translated
+from .runs import POLL, committed
+from .steps import Ask, advance, answered
+from .stream import Encoder, Sse, encoder
+
+if TYPE_CHECKING:
+    from sse_starlette import ServerSentEvent
+
+HEARTBEAT = 10
+SOON = 1.0
+"""Seconds in which a refusal still gets its own HTTP status; after that the stream begins."""
+FOLLOW = 300.0
+"""Seconds a reader is served by one response at most; then it comes again, with its Last-Event-ID."""
+PAGE = 100
+_CURSOR = re.compile(r"(\d{1,9})\.(?:c|\d{1,9})\.\d{1,9}\Z")
+
+
+async def stream_step(call: Call, ask: Ask) -> Answer:
+    """The step's parts as they come, then its envelope. What is refused at once is refused with its own status."""
+    speaking = _encoder(call)
+    opening = await _opening(call, ask, speaking)
+    heard: asyncio.Queue[Live | None] = asyncio.Queue()
+    task = call.api.spawn(advance(call, ask, listen=heard.put_nowait))
+    task.add_done_callback(lambda _: heard.put_nowait(None))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SOON):
+            await _first(heard, task)
+    status, headers = 200, {}
+    if task.done() and heard.qsize() <= 1:  # nothing was said
+        told = answered(call, ask, task.result())
+        status, headers = told.status, dict(told.headers)
+    return Answer(stream=_response(_step_events(call, ask, speaking, opening, heard, task), status, headers))
+
+
+async def _first(heard: asyncio.Queue[Live | None], task: asyncio.Task[Advanced]) -> None:
+    """Until there is something to stream, or nothing to come."""
+    first = await heard.get()
+    heard.put_nowait(first)
+    for _ in range(heard.qsize() - 1):  # keep the order
+        heard.put_nowait(heard.get_nowait())
+
+
+async def _step_events(
+    call: Call, ask: Ask, speaking: Encoder, opening: list[Sse], heard: asyncio.Queue[Live | None], task: asyncio.Task[Advanced]
+) -> AsyncIterator[ServerSentEvent]:
+    for event in opening:
+        yield _sse(event)
+    while (live := await heard.get()) is not None:
+        for event in speaking.live(live):
+            yield _sse(event)
+    try:
+        advanced = task.result()
+        if advanced.replayed and advanced.run is not None and advanced.step is not None:
+            for live in committed(call, advanced.run, advanced.step):
+                for event in speaking.live(live):
+                    yield _sse(event)
+        for event in speaking.end(answered(call, ask, advanced).body):
+            yield _sse(event)
+    except Exception as e:
+        yield _sse(Sse("error", None, translated(e).body))
+
+
+async def _opening(call: Call, ask: Ask, speaking: Encoder) -> list[Sse]:
+    """How the stream begins. A protocol with a memory of its own is told whether it begins anew."""
+    if call.query("protocol", "plain") == "plain":
+        return speaking.begin(ask.key.id, first=False, history=())
+    try:
+        seen = await call.api.look(ask.key)
+    except Problem:
+        return speaking.begin(ask.key.id, first=True, history=())
+    run, step = seen.run, seen.step
+    assert run is not None
+    first = step is None or step.status in TERMINAL or step.status == "AWAITING_INPUT"
+    anew = run.attempts > 0 or (first and step is not None)
+    return speaking.begin(ask.key.id, first=first, history=await _history(call, run) if anew else ())
+
+
+async def _history(call: Call, run: Run) -> list[Live]:
+    """Everything committed so far."""
+    found: list[Live] = []
+    after = -1
+    while steps := await call.api.engine.store.read(run.key, "steps", after=after, limit=PAGE):
+        found += [live for s in steps for live in committed(call, run, s)]
+        after = steps[-1].index
+    return found
+
+
+# ---------------------------------------------------------------- following a run
+
+
+async def follow(call: Call) -> Answer:
+    """The committed parts from a step on, and those to come; what is being said goes out as `tail`, once a second at most.
+
+    Ends when the round has ended or a person is needed. A reader that comes back with its Last-Event-ID gets that step
+    again from its start: what it had of it, it drops.
+    """
+    seen = await call.run("read")
+    speaking = _encoder(call)
+    return Answer(stream=_response(_followed(call, seen, speaking, _after(call)), 200, {}))
+
+
+def _after(call: Call) -> int:
+    """The step before the first one to send."""
+    cursor = call.header("last-event-id")
+    if not cursor:
+        return call.number("after", -1, -1, 2**31)
+    match = _CURSOR.match(cursor)
+    if match is None:
+        raise Problem(400, "bad_input", f"Last-Event-ID {cursor[:40]!r} is none of this server's.", path="Last-Event-ID")
+    return int(match[1]) - 1
+
+
+async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) -> AsyncIterator[ServerSentEvent]:
+    assert seen.run is not None
+    clock = asyncio.get_running_loop().time
+    end = clock() + min(FOLLOW, call.api.settings.wall / 2)
+    tail: str | None = None
+    for event in speaking.begin(seen.run.key.id, first=True, history=()):
+        yield _sse(event)
+    while True:
+        run = seen.run
+        async for live in _new(call, run, after):
+            after = live.step
+            for event in speaking.live(live):
+                yield _sse(event)
+        if run.ended or (run.status == "AWAITING_INPUT" and run.claim_id is None):
+            step, parts = seen.step, call.api.parts(run, seen.step)
+            for event in speaking.end(wire.snapshot(run, step, parts, seen.now)):
+                yield _sse(event)
+            return
+        if clock() >= end:
+            for event in speaking.end(None):
+                yield _sse(event)
+            return
+        if (said := _tail(run)) != tail and said:
+            tail = said
+            yield _sse(Sse("tail", None, {"step": run.step, "attempt": run.attempts, "text": said}))
+        await asyncio.sleep(POLL)
+        seen = await call.api.look(run.key)
+        assert seen.run is not None
+
+
+async def _new(call: Call, run: Run, after: int) -> AsyncIterator[Live]:
+    while after < run.step - 1:
+        steps: Sequence[Step] = await call.api.engine.store.read(run.key, "steps", after=after, limit=PAGE)
+        if not steps:
+            return
+        for step in steps:
+            for live in committed(call, run, step):
+                yield live
+        after = steps[-1].index
+
+
+def _tail(run: Run) -> str | None:
+    tail = codec.loads(run.tail)
+    return tail.get("text") if isinstance(tail, dict) else None
+
+
+# ---------------------------------------------------------------- on the wire
+
+
+def _encoder(call: Call) -> Encoder:
+    return encoder(call.query("protocol") or "plain", call.query("runId"))
+
+
+def _sse(event: Sse) -> ServerSentEvent:
+    from sse_starlette import ServerSentEvent
+
+    return ServerSentEvent(wire.encode(event.data).decode(), event=event.event, id=event.id)
+
+
+def _response(events: AsyncIterator[ServerSentEvent], status: int, headers: dict[str, str]) -> Response:
+    from sse_starlette import EventSourceResponse
+
+    shown = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers}
+    response: Response = EventSourceResponse(events, status_code=status, headers=shown, ping=HEARTBEAT)
+    return response
