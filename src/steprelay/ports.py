@@ -80,8 +80,9 @@ class Store(Protocol):
 
     @abstractmethod
     async def prune(self, before: float, filter: Filter, *, now: float | None = None) -> int:
-        """Empty runs that ended and were not touched since `before`: their rows go but the run's own, marked `pruned`, and
-        with it steps below the floor and delivered outbox rows of the others. Answers how many runs were emptied."""
+        """Empty runs that ended and were not touched since `before`: their rows go but the run's own, marked `pruned`.
+        Of all others go the steps below the floor that were committed before it (never the newest) and the delivered outbox
+        rows. A run with undelivered ones is no candidate. Answers how many runs were emptied."""
 
     @abstractmethod
     async def get(self, name: str, *, now: float | None = None) -> str | None:

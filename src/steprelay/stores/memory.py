@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import machine
+from ..core.errors import StoreError
 from ..core.model import (
     Alive, Claim, Claimed, Commit, Committed, Due, Fenced, Filter, Json, New, Outgoing, Refused, Request, Run, RunKey,
     Signal, Signalled, Step,
@@ -35,6 +36,10 @@ class _Rows:
 
     def unread(self, after: int) -> tuple[Signal, ...]:
         return tuple(s for s in self.inbox if s.seq > after)
+
+    def asked(self, request: Request | None) -> Step | None:
+        """The step that has this request's id."""
+        return next((s for s in self.steps if request and s.request and s.request.id == request.id), None)
 
 
 class MemoryStore(Store):
@@ -61,7 +66,7 @@ class MemoryStore(Store):
         if lease == 0:
             return Refused(reason="created" if created else "exists", run=run, step=newest, now=now)
         if run.claim_id != claim_id:
-            known = next((s for s in rows.steps if request and s.request and s.request.id == request.id), None)
+            known = rows.asked(request)
             if refused := guard.refusal(run, known, carrier=carrier, expect=expect, request=request, now=now):
                 return refused if refused.step else replace(refused, step=newest)
             run = guard.granted(run, claim_id=claim_id, holder=holder, lease=lease, carrier=carrier, now=now)
@@ -82,6 +87,8 @@ class MemoryStore(Store):
         rows = self._held(claim)
         if rows is None:
             return Fenced(now=now)
+        if commit.step is not None and rows.asked(commit.step.request):
+            raise StoreError(f"{commit.step.request!r} is that of another step of {claim.key}")
         unread = rows.unread(commit.inbox_read)
         rows.run = machine.apply(rows.run, commit, now=now, unread=unread, renew=renew)
         if commit.step is not None:
