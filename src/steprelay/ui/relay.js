@@ -56,8 +56,9 @@ export async function relay({ api, id, next, signal, tell, drop = () => false, w
       repeat = true;
       continue;
     }
-    tell({ type: envelope.replayed ? "replayed" : "answered", envelope, repeat });
-    repeat = false;
+    const taken = envelope.step >= next; // else it is busy or waits, and the request is still open
+    tell({ type: envelope.replayed ? "replayed" : "answered", envelope, repeat: repeat && taken });
+    if (taken) repeat = false;
     const seconds = envelope.retryAfter ?? (envelope.next.afterMs ?? 0) / 1000;
     if (envelope.isTerminal) return "done";
     if (envelope.next.action === "input") return "input";

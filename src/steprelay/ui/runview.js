@@ -36,6 +36,7 @@ export class RunView {
   close() {
     this.session.close();
     clearInterval(this.clock);
+    clearTimeout(this.explaining);
     removeEventListener("keydown", this.onkey);
     removeEventListener("resize", this.onsize);
   }
@@ -63,7 +64,7 @@ export class RunView {
     this.meta = h("p", { class: "meta" });
     this.handButton = act("Hand over", () => this.handOver());
     this.stopButton = h("button", { class: "stop", onclick: () => session.stop(), "aria-keyshortcuts": "Escape" }, "Stop ", h("kbd", { "aria-hidden": "true" }, "Esc"));
-    this.alert = h("p", { class: "notice", role: "alert", hidden: true });
+    this.alert = h("p", { class: "line", role: "alert", hidden: true });
     this.names = h("div", { class: "names", "aria-hidden": "true" });
     this.reel = h("div", { class: "reel", tabindex: "0", role: "group", "aria-label": "Relay track" });
     this.count = h("p", { class: "count" });
@@ -78,8 +79,7 @@ export class RunView {
     this.more = h("div");
     this.aside = h("aside", { "aria-label": "Details" });
     this.page = h("article", { class: "run" },
-      h("header", { class: "head" }, h("div", null, this.status, this.title, this.meta), h("div", { class: "acts" }, this.handButton, this.stopButton)),
-      this.alert,
+      h("header", { class: "head" }, h("div", null, this.status, this.title, this.meta, this.alert), h("div", { class: "acts" }, this.handButton, this.stopButton)),
       h("section", { class: "track", "aria-label": "Who carried which step" }, h("div", { class: "field-of-play" }, this.names, this.reel),
         h("div", { class: "under" }, this.count, this.breakers)),
       this.gauges,
@@ -162,15 +162,16 @@ export class RunView {
       tone = "hand";
     }
     this.alert.hidden = !text;
-    this.alert.className = `notice ${tone}`;
+    this.meta.hidden = Boolean(text); // it takes that line: nothing below may jump
+    this.alert.className = `line ${tone}`;
     say(this.alert, text);
   }
 
   showTrack(run, steps) {
     const live = this.session.underway();
     const now = this.api.now();
-    const plan = layout(run, steps, live, now, (this.reel.clientWidth || Infinity) - 8);
     const { holders } = this.session.facts;
+    const plan = layout(run, steps, live, now, { room: (this.reel.clientWidth || Infinity) - 8, holders });
     const atEnd = this.reel.scrollLeft + this.reel.clientWidth >= this.reel.scrollWidth - 40;
     const title = (index) => told(steps.find((s) => s.index === index), holders[index]);
     const picture = draw(plan, { width: this.reel.clientWidth, picked: this.picked, pick: (i) => this.pick(i), label: described(run, steps), title });
@@ -291,17 +292,20 @@ export class RunView {
     this.aside.dataset.key = key;
     const tools = { copy: copyButton, fork: (s) => this.forkForm(s), back: () => this.pick(null) };
     this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holders[step.index], tools) : runPane(run, this.explained, tools));
-    if (!step) this.explain(key);
+    if (!step) this.explainSoon();
   }
 
-  /** The server's own words on why the run is where it is; asked once per state. */
-  async explain(key) {
-    const said = await this.api.explain(this.id).catch(() => null);
-    if (!said || said.words === this.explained || this.aside.dataset.key !== key) return;
-    this.explained = said.words;
-    const node = this.aside.querySelector(".explain");
-    if (node) say(node, said.words);
-    else this.aside.querySelector("h2")?.after(h("p", { class: "explain" }, said.words));
+  /** The server's own words on why the run is where it is; asked again when that changed, but not more than it changes. */
+  explainSoon() {
+    this.explaining ??= setTimeout(async () => {
+      this.explaining = null;
+      const said = await this.api.explain(this.id).catch(() => null);
+      if (!said || said.words === this.explained) return;
+      this.explained = said.words;
+      const node = this.aside.querySelector(".explain");
+      if (node) say(node, said.words);
+      else if (this.picked === null) this.aside.querySelector("h2")?.after(h("p", { class: "explain" }, said.words));
+    }, this.explained ? 1500 : 100);
   }
 
   forkForm(step) {

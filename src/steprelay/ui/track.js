@@ -7,7 +7,7 @@ import { s } from "./dom.js";
 import { idleBefore } from "./history.js";
 import { lane, processOf, span } from "./words.js";
 
-const LANE = 44, BLOCK = 22, TOP = 14, DEAD = 38, BATON = 40, FOOT = 30;
+const LANE = 44, BLOCK = 22, TOP = 16, DEAD = 38, BATON = 40, FOOT = 30;
 const HUES = { client: 1, background: 2 };
 
 const WORKED = (seconds) => Math.min(104, 17 * Math.log2(1 + Math.max(0, seconds))); // beyond the room for its number
@@ -22,15 +22,16 @@ export function lanesOf(run, steps) {
 
 /**
  * Geometry of a run. `live`: null, or the step under way {carrier, since, silent, leaseLeft, lease}: `silent` when whoever
- * holds it no longer answers. `room`: pixels it should fit into, if it can. Shapes: {kind, x, w, y, …}, in drawing order; kinds: step, dead, lease, wait, baton, open.
+ * holds it no longer answers. `room`: pixels it should fit into, if it can; `holders`: processes by step, where known.
+ * Shapes: {kind, x, w, y, …}, in drawing order; kinds: step, dead, lease, wait, baton, hop, open.
  */
-export function layout(run, steps, live, now, room = Infinity) {
-  const plan = place(run, steps, live, now, 1);
+export function layout(run, steps, live, now, { room = Infinity, holders = {} } = {}) {
+  const plan = place(run, steps, live, now, holders, 1);
   if (plan.width <= room) return plan;
-  return place(run, steps, live, now, Math.max(0.35, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
+  return place(run, steps, live, now, holders, Math.max(0.35, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
 }
 
-function place(run, steps, live, now, squeeze) {
+function place(run, steps, live, now, holders, squeeze) {
   let give = 0; // how much of the width says how long things took
   const elastic = (w) => ((give += w), w * squeeze);
   const worked = (seconds) => 28 + elastic(WORKED(seconds));
@@ -39,15 +40,16 @@ function place(run, steps, live, now, squeeze) {
   const rowOf = (carrier) => TOP + BLOCK / 2 + LANE * Math.max(0, lanes.findIndex((l) => l.carrier === carrier));
   const hueOf = (carrier) => lanes.find((l) => l.carrier === carrier)?.hue ?? 6;
   const shapes = [], ticks = [];
-  let x = 4, last = null;
+  let x = 4, last = null, hop = null;
 
   const tick = (at, text, strong) => ticks.push({ x: at, text, strong });
   const begin = run.createdAt ?? steps[0]?.claimedAt ?? now;
-  const sinceStart = (t) => span(Math.max(0, t - begin));
+  const sinceStart = (t) => (t - begin < 0.5 ? "0 s" : span(t - begin));
 
   const deaths = (count, carrier, idle, index, left = null) => {
     const y = rowOf(carrier);
     if (last) x += 4;
+    const from = x + DEAD / 2;
     for (let i = 0; i < count; i++) {
       shapes.push({ kind: "dead", x, w: DEAD, y, index, attempt: i + 1 });
       x += DEAD + 4;
@@ -56,6 +58,7 @@ function place(run, steps, live, now, squeeze) {
       x += w + 4;
     }
     last = { x: x - 4, carrier };
+    hop = { from, to: x, y, carrier };
   };
   const rest = (before, idle, carrier) => {
     if (idle < 0.5) return void (x += 4);
@@ -72,15 +75,21 @@ function place(run, steps, live, now, squeeze) {
     tick(x, `${sinceStart(at)} · ${lane(carrier)}`, true);
   };
 
+  /** The next process of the same lane picks up what the dead one dropped. */
+  const land = (carrier) => {
+    if (hop?.carrier === carrier) shapes.push({ kind: "hop", x: hop.from, w: x - hop.from, y: hop.y });
+    hop = null;
+  };
+
   steps.forEach((step, i) => {
     const before = steps[i - 1];
     const idle = idleBefore(steps, i, run.createdAt ?? step.claimedAt);
     if (step.attempt > 1) deaths(step.attempt - 1, before?.carrier ?? step.carrier, idle, step.index);
     else if (before) rest(before, idle, step.carrier);
     pass(step.carrier, step.claimedAt);
-    if (!last) tick(x, sinceStart(step.claimedAt), true);
-    else if (step.attempt > 1 || idle > 8) tick(x, sinceStart(step.claimedAt), true);
-    else tick(x, sinceStart(step.claimedAt), false);
+    const by = step.attempt > 1 && holders[step.index] ? ` · process ${processOf(holders[step.index])}` : "";
+    tick(x, sinceStart(step.claimedAt) + by, !last || step.attempt > 1 || idle > 8);
+    land(step.carrier);
     const w = worked(step.committedAt - step.claimedAt);
     shapes.push({ kind: "step", x, w, y: rowOf(step.carrier), hue: hueOf(step.carrier), index: step.index, end: step.end ?? null });
     x += w;
@@ -91,6 +100,7 @@ function place(run, steps, live, now, squeeze) {
     if (steps.length) x += 4;
     if (live.deaths) deaths(live.deaths, last?.carrier ?? live.carrier, Math.max(0, live.since - (steps.at(-1)?.committedAt ?? begin)), run.step);
     pass(live.carrier, live.since);
+    if (!live.silent) land(live.carrier);
     const y = rowOf(live.carrier);
     if (live.silent) {
       shapes.push({ kind: "dead", x, w: DEAD, y, index: run.step, attempt: run.attempts });
@@ -165,6 +175,11 @@ const SHAPES = {
   },
   wait: (sh) => s("g", { class: "rest" }, s("line", { x1: sh.x, x2: sh.x + sh.w, y1: sh.y, y2: sh.y }),
     sh.text && s("text", { class: "tick", x: sh.x + 1, y: sh.y + 18 }, sh.text)),
+  hop(sh) {
+    const top = sh.y - BLOCK / 2;
+    const d = `M${sh.x} ${top}C${sh.x + 12} ${top - 14} ${sh.x + sh.w - 10} ${top - 14} ${sh.x + sh.w + 2} ${top + 1}`;
+    return s("g", { class: "baton" }, s("path", { d }), s("circle", { cx: sh.x + sh.w + 2, cy: top + 1, r: 3.5 }));
+  },
   baton(sh) {
     const half = sh.w / 2;
     const d = `M${sh.x} ${sh.y}C${sh.x + half} ${sh.y} ${sh.x + half} ${sh.to} ${sh.x + sh.w} ${sh.to}`;
