@@ -44,6 +44,7 @@ test: setup servers ## everything a visitor should run: at most 15 minutes on 2 
 	@$(BIN)/pytest -m 'not all'
 
 test-all: setup servers ## what `test` leaves out: long storms and builds
+	@command -v spin >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
 	@$(BIN)/pytest -m all --timeout 1800
 
 bench: setup ## the figures of the docs, measured here

@@ -288,6 +288,8 @@ async def _stopped(task: asyncio.Future[Any], grace: float) -> None:
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=grace)
+    if task.done() and not task.cancelled():
+        task.exception()  # looked at: when the claim is lost nobody else will
 
 
 def again(outcome: Outcome | None) -> bool:

@@ -199,7 +199,7 @@ class Host:
 
     async def ask(self, work: Coroutine[Any, Any, Advanced], patience: float = 90.0) -> Advanced | None:
         """What this host answers to a request; None when no answer comes."""
-        task = self.world.spawn(work)
+        task: asyncio.Task[Advanced] = self.world.spawn(work)
         self.tasks[task] = None
         try:
             await asyncio.wait({task, self.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,7 @@ from typing import Any
 from ..agents.function import FunctionContext
 from ..core import codec
 from ..core.errors import AgentError, StoreUnavailable, ToolError, Transient
-from ..core.model import Interrupt, Limits, New, Reply, Request, RunKey, Signal, Turn, Usage
+from ..core.model import Effect, Interrupt, Limits, New, Reply, Request, RunKey, Signal, Turn, Usage
 from .fakes import run_virtual
 from .sim_checks import judge
 from .sim_mutants import MUTANTS
@@ -59,7 +59,7 @@ async def agent(host: Host, turn: Turn, ctx: FunctionContext) -> Reply:
     if not poison:  # a 429 would let it begin to count anew
         _stumble(host, decide.random() < 0.04)
     for n in range(decide.choice((0, 1, 1, 2))):
-        effect = decide.choice(("once", "once", "read", "idempotent", "needs_approval"))
+        effect: Effect = decide.choice(("once", "once", "read", "idempotent", "needs_approval"))
         try:
             await ctx.call(f"t{n}", partial(_tool, host, turn, f"{turn.base}/t{n}", effect, poison), effect=effect)
         except ToolError:
@@ -300,7 +300,7 @@ async def _bury(world: World) -> None:
             task.cancel()
     world.faults = 0.0
     for _ in range(200):
-        left = asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+        left = asyncio.all_tasks() - {asyncio.current_task()}
         if not left:
             break
         await asyncio.wait(left, timeout=1.0)
