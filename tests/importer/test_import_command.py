@@ -55,7 +55,7 @@ async def test_an_imported_session_goes_on(folder):
     await asyncio.to_thread(run, *WELL)
     advanced = await drive("a")
     assert advanced.outcome == Done(status="COMPLETED", stop_reason="finished")
-    assert json.loads(advanced.step.messages[0])["text"] == "hello"
+    assert json.loads(advanced.step.messages[0]) == {"role": "user", "content": "hello"}
 
 
 async def test_a_dry_run_creates_nothing(folder):

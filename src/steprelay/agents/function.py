@@ -109,7 +109,7 @@ class FunctionAgent(Agent):
         reply = answer if isinstance(answer, Reply) else _finish(answer)
         said: tuple[Value, ...] = ()
         if turn.fresh and turn.prompt is not None:
-            said = (codec.part_to(Text(text=_words(turn.prompt), role="user")),)
+            said = ({"role": "user", "content": _words(turn.prompt)},)  # as `seed` keeps it: one shape in a history
         return replace(reply, messages=(*said, *reply.messages), parts=(*context.parts, *reply.parts))
 
     @staticmethod
