@@ -27,13 +27,11 @@ if TYPE_CHECKING:
     from ..deploy.asgi import Supervisor
     from .witness import Testimony
 
-QUESTION = "How does steprelay make sure a tool is never run twice?"
-ELSEWHERE = "What is in this folder, and where would you begin to read?"
 KILL_FROM, LOSE_FROM = 3, 6
 """The first step in which the server is killed, and the first whose answer is thrown away."""
 LEASE = "2"
 """Seconds: short, so that a death costs this demo little. The default is 15."""
-PATIENCE = 50.0
+PATIENCE = 120.0
 """Seconds after which the demo gives up on its run."""
 
 
@@ -53,7 +51,7 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
     root = (folder or Path.cwd()).resolve()
     home = _home()
     witness = home / f"demo-{uuid4().hex[:8]}.log"
-    store = f"sqlite:///{home / 'demo.db'}"
+    store = f"sqlite:///{home / 'demo.db'}" if home.is_absolute() else f"sqlite:{home / 'demo.db'}"
     supervisor = Supervisor(
         python("steprelay.cli.server", f"@demo:{root}", "--loopback", "--witness", str(witness)),
         env={"STEPRELAY_STORE": store, "STEPRELAY_LEASE": LEASE, "STEPRELAY_DEADLINE": ""},
@@ -97,21 +95,21 @@ class Relay:
         from .show import Feed
 
         self._feed = Feed(self.console, deaths=False)
-        async with httpx.AsyncClient(base_url=f"{self.supervisor.url}/api/", timeout=httpx.Timeout(20, connect=20)) as http:
+        self._say(question, "bold")
+        async with httpx.AsyncClient(base_url=f"{self.supervisor.url}/api/", timeout=60) as http:
             self._http = http
+            pid = await self._up()
             run = await self._ask("POST", "runs", {"userPrompt": question, "agent": "demo"})
             self.id = run["sessionId"]
-            self.console.print(f"[bold]{question}[/bold]")
-            self.console.print(
-                f"server process {await self._pid()} at {self.supervisor.url} · {self.root}\n", style="bright_black", markup=False
-            )
+            self._say(f"server process {pid} at {self.supervisor.url} · {self.root}\n", "bright_black")
             if shown:
                 import webbrowser
 
                 webbrowser.open(f"{self.supervisor.url}/#/runs/{self.id}")
             try:
-                async with asyncio.timeout(PATIENCE):
-                    end = await self._drive()
+                with self.console.status("…"):
+                    async with asyncio.timeout(PATIENCE):
+                        end = await self._drive()
             except TimeoutError:
                 raise StepRelayError(
                     f"the run did not end within {PATIENCE:.0f} s; what it has: steprelay runs --url {self.supervisor.url} show {self.id}"
@@ -208,13 +206,25 @@ class Relay:
         self.console.print()
         self.console.print(str(end["output"] or end["error"]), markup=False)
         self.console.print()
-        self.console.print(track([from_wire(s) for s in steps], width=min(110, self.console.width)))
+        self.console.print(
+            track([from_wire(s) for s in steps], width=min(110, self.console.width), names={"client": "This terminal"})
+        )
         self.console.print()
         self._say(str(count), "bold green" if count.clean else "bold red")
         return count.clean and end["status"] == "COMPLETED"
 
-    async def _pid(self) -> int:
-        return int((await self._ask("GET", "demo"))["pid"])
+    async def _up(self) -> int:
+        """Wait until a server process answers; its pid. Raises StepRelayError if it ends instead: it has said why."""
+        from ..core.errors import StepRelayError
+
+        asking = asyncio.create_task(self._ask("GET", "demo"))
+        while not asking.done():
+            await asyncio.wait({asking}, timeout=0.1)
+            child = self.supervisor.child
+            if child is not None and child.poll() is not None:
+                asking.cancel()
+                raise StepRelayError("the demo's server did not start; what it said is above")
+        return int((await asking)["pid"])
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         response = await self._http.request(method, path, json=body)
@@ -273,12 +283,14 @@ class Count:
 
 
 def _question(root: Path) -> str:
+    from ..demo import ELSEWHERE, QUESTION
+
     return QUESTION if (root / "src" / "steprelay").is_dir() else ELSEWHERE
 
 
 def _home() -> Path:
     """Where the demo keeps its run: `.steprelay` here, or a temporary folder where nothing can be written."""
-    home = Path.cwd() / ".steprelay"
+    home = Path(".steprelay")
     try:
         home.mkdir(exist_ok=True)
         with tempfile.TemporaryFile(dir=home):
@@ -291,10 +303,9 @@ def _next(console: Console, store: str, run: str) -> None:
     """Three things to type."""
     me = "steprelay" if shutil.which("steprelay") else os.path.relpath(sys.argv[0])
     console.print("\nNext:", style="bold")
-    for line, what in (
-        (f'{me} demo . "another question"', "about any folder"),
-        (f"STEPRELAY_STORE={store} {me} runs show {run}", "this run again"),
-        (f"{me} dev agent.py", "your own agent, with its page"),
+    for what, line in (
+        ("another folder, another question", f'{me} demo FOLDER "question"'),
+        ("your own agent, with its page", f"{me} dev agent.py"),
+        ("this run again", f"STEPRELAY_STORE={store} {me} runs show {run}"),
     ):
-        console.print(f"  {line}", markup=False, soft_wrap=True, end="")
-        console.print(f"   {what}", style="bright_black", soft_wrap=True)
+        console.print(f"  {what:<34}{line}", markup=False, soft_wrap=True)

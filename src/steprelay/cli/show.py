@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..core import codec
 from ..core.model import Call, End, Interrupt, Part, Result, Step, Text, Thought, Usage, Value
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.text import Text as Styled
 
 HUES = ("cyan", "magenta", "green", "yellow", "blue")
@@ -76,23 +76,23 @@ def deaths(rows: Iterable[Row]) -> int:
 # ------------------------------------------------------------ the relay track
 
 
-def track(rows: Sequence[Row], *, width: int = 96, now: str = "") -> Styled:
-    """Lanes are carriers, blocks are steps as long as they took, `╮╰` is the baton passing, `✗` an attempt that died and
-    `░` the lease running out after it. `now`: the carrier of a step under way."""
+def track(rows: Sequence[Row], *, width: int = 96, now: str = "", names: Mapping[str, str] = NAMES) -> Styled:
+    """Lanes are carriers, blocks are steps as long as they took, `╮╰` is the baton passing, `╳` an attempt that died and
+    `░` the lease running out after it. `now`: the carrier of a step under way; `names`: what lanes are called."""
     from rich.text import Text as Styled
 
     lanes = list(dict.fromkeys([r.carrier for r in rows] + ([now] if now else [])))
-    margin = max((len(carrier_name(lane)) for lane in lanes), default=0) + 2
-    cells = {lane: Styled(carrier_name(lane).ljust(margin), style=_hue(lanes, lane)) for lane in lanes}
+    margin = max((len(names.get(lane, lane)) for lane in lanes), default=0) + 2
+    cells = {lane: Styled(names.get(lane, lane).ljust(margin), style=_hue(lanes, lane)) for lane in lanes}
     blocks = _widths(rows, width - margin)
     at = rows[0].carrier if rows else now
     for row, size in zip(rows, blocks, strict=True):
         if row.carrier != at:
             _pass(cells, lanes, at, row.carrier)
             at = row.carrier
-        if row.attempt > 1:
-            _put(cells, at, "✗" * (row.attempt - 1), "bold red")
-            _put(cells, at, "░░", "bright_black")
+        for _ in range(row.attempt - 1):
+            _put(cells, at, f"━{row.index}╳", "red")
+            _put(cells, at, "░░ ", "bright_black")
         _put(cells, at, f"{row.index}".center(size, "━"), _hue(lanes, at))
         _put(cells, at, " ", "")
     if now:
@@ -105,8 +105,9 @@ def track(rows: Sequence[Row], *, width: int = 96, now: str = "") -> Styled:
 def _widths(rows: Sequence[Row], room: int) -> list[int]:
     """A block's width: its number, and more the longer it took, all within the room there is."""
     least = [len(str(r.index)) + 2 for r in rows]
-    extra = sum(r.attempt + 1 for r in rows if r.attempt > 1) + 2 * sum(a.carrier != b.carrier for a, b in pairwise(rows))
-    free = max(0, room - sum(least) - len(rows) - extra)
+    dead = sum((r.attempt - 1) * (len(str(r.index)) + 5) for r in rows)
+    batons = 2 * sum(a.carrier != b.carrier for a, b in pairwise(rows))
+    free = max(0, room - sum(least) - len(rows) - dead - batons)
     total = sum(r.seconds for r in rows) or 1.0
     return [a + min(12, int(free * r.seconds / total)) for a, r in zip(least, rows, strict=True)]
 
@@ -140,10 +141,6 @@ def _hue(lanes: Sequence[str], lane: str) -> str:
     return HUES[lanes.index(lane) % len(HUES)]
 
 
-def carrier_name(carrier: str) -> str:
-    return NAMES.get(carrier, carrier.capitalize())
-
-
 # ------------------------------------------------------------ steps
 
 
@@ -171,27 +168,34 @@ class Feed:
         self._console.print(grid)
         self.rows.append(row)
 
-    def _body(self, row: Row) -> Styled:
+    def _body(self, row: Row) -> RenderableType:
+        from rich.console import Group
         from rich.text import Text as Styled
 
-        lines = [Styled(said)] if (said := words(row.parts)) else []
+        said = words(row.parts)
         answered = {p.id for p in row.parts if isinstance(p, Result)}
+        lines = [Styled(said)] if said else []
         for part in row.parts:
             if isinstance(part, Call) and part.id not in answered:
-                lines.append(Styled(f"→ {_chip(part)}", style="cyan"))
+                lines.append(_line(f"→ {_chip(part)}", "cyan"))
             elif isinstance(part, Result):
                 lines += self._result(part)
-        return Styled("\n").join(lines or [Styled("…")])
+        return Group(*lines or [Styled("…")])
 
     def _result(self, part: Result) -> list[Styled]:
-        from rich.text import Text as Styled
-
         call = self._calls.get(part.id)
         good = part.status == "ok"
         said = "" if good else f" ({part.status})"
-        line = Styled(f"{'✓' if good else '✗'} {_chip(call) if call else part.name}{said}", style="green" if good else "red")
+        line = _line(f"{'✓' if good else '✗'} {_chip(call) if call else part.name}{said}", "green" if good else "red")
         line.append(f" · {clip(gist(part.value), 60)}", style="bright_black")
-        return [line, *(Styled(f"  {quote}", style="bright_black") for quote in _quotes(part.value))]
+        return [line, *(_line(f"  {quote}", "bright_black") for quote in _quotes(part.value))]
+
+
+def _line(text: str, style: str) -> Styled:
+    """One line, cut at the edge."""
+    from rich.text import Text as Styled
+
+    return Styled(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 def between(before: Row | None, row: Row) -> Iterable[Styled]:
@@ -202,7 +206,7 @@ def between(before: Row | None, row: Row) -> Iterable[Styled]:
         times = "" if row.attempt == 2 else f" {row.attempt - 1} times"
         yield Styled(f"  ✗  Killed{times} while step {row.index} was running. Nothing was lost.", style="red")
     if before is not None and before.carrier != row.carrier:
-        yield Styled(f"  ⇄  {carrier_name(row.carrier)} carries on from step {row.index}.", style="magenta")
+        yield Styled(f"  ⇄  {NAMES.get(row.carrier, row.carrier)} carries on from step {row.index}.", style="magenta")
 
 
 def words(parts: Iterable[Part], width: int = 200) -> str:
@@ -278,10 +282,12 @@ def clip(text: str, width: int) -> str:
 
 
 def _chip(call: Call) -> str:
-    args: Any = call.args
-    if isinstance(args, dict):
-        return f"{call.name} {clip(', '.join(str(v) for v in args.values()), 72)}"
-    return f"{call.name} {clip(_value(args), 72)}" if args is not None else call.name
+    """`read_file src/relay/codec.py start=1 end=40`: words as they are, the rest by name."""
+    if isinstance(call.args, dict):
+        said = [v for v in call.args.values() if isinstance(v, str)]
+        named = [f"{k}={_value(v)}" for k, v in call.args.items() if not isinstance(v, str)]
+        return clip(" ".join([call.name, *said, *reversed(named)]), 90)
+    return call.name if call.args is None else clip(f"{call.name} {_value(call.args)}", 90)
 
 
 def _value(value: Value) -> str:

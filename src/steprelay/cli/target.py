@@ -66,8 +66,12 @@ def _short(folder: str) -> str:
 
 
 def _demo(folder: str) -> Any:
-    from ..demo.agent import build
-
+    try:
+        from ..demo.agent import build
+    except ModuleNotFoundError as e:
+        if (e.name or "").startswith("steprelay"):
+            raise
+        raise ConfigError(f"the demo agent needs {e.name!r}: pip install 'steprelay[pydantic-ai]'") from e
     return build(Path(folder or "."))
 
 

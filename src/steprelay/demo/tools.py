@@ -22,6 +22,8 @@ PASSED_OVER = {
     ".git", ".hg", ".svn", ".venv", "venv", "node_modules", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache",
     ".tox", "dist", "build", "target", ".next", ".steprelay",
 }  # fmt: skip
+OWN = Path(__file__).resolve().parent
+"""Passed over as well: where every question finds its own words."""
 FILES = 5_000
 """Files that are looked at, at most."""
 FILE_BYTES = 1_000_000
@@ -109,7 +111,9 @@ class Folder:
         """Text files in a stable order: path and size. Links are not followed."""
         root, seen = self.root.resolve(), 0
         for where, folders, names in os.walk(root):
-            folders[:] = sorted(f for f in folders if f not in PASSED_OVER and not f.endswith(".egg-info"))
+            folders[:] = sorted(
+                f for f in folders if f not in PASSED_OVER and not f.endswith(".egg-info") and Path(where, f) != OWN
+            )
             for name in sorted(names):
                 full = Path(where) / name
                 if seen >= FILES:
