@@ -172,7 +172,7 @@ class Relay:
             self.supervisor.start()
             self._say(f"  ✗  kill -9: server process {self.killed} died in the middle of step {step}.", "red")
             self._say(
-                f"     Process {await self._pid()} takes its place. When the lease is over ({LEASE} s), step {step} is taken again.",
+                f"     Process {await self._up()} takes its place. When the lease is over ({LEASE} s), step {step} is taken again.",
                 "red",
             )
 
