@@ -80,7 +80,7 @@ async def _step_events(
 
 async def _opening(call: Call, ask: Ask, speaking: Encoder) -> list[Sse]:
     """How the stream begins. A protocol with a memory of its own is told whether it begins anew."""
-    if call.query("protocol", "plain") == "plain":
+    if not speaking.snapshots:
         return speaking.begin(ask.key.id, first=False, history=())
     try:
         seen = await call.api.look(ask.key)
@@ -133,7 +133,9 @@ async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) ->
     clock = asyncio.get_running_loop().time
     end = clock() + min(FOLLOW, call.api.settings.wall / 2)
     tail: str | None = None
-    for event in speaking.begin(seen.run.key.id, first=True, history=()):
+    history = await _history(call, seen.run) if speaking.snapshots else []
+    after = max((live.step for live in history), default=after)
+    for event in speaking.begin(seen.run.key.id, first=True, history=history):
         yield _sse(event)
     while True:
         run = seen.run

@@ -25,6 +25,9 @@ class Sse(NamedTuple):
 class Encoder(Protocol):
     """What a protocol makes of a run. Stateful: one encoder for one stream."""
 
+    snapshots: bool
+    """A reader who begins anew is given the whole history in `begin`, not part by part."""
+
     def begin(self, thread: str, *, first: bool, history: Sequence[Live]) -> list[Sse]:
         """The stream's first events. `first`: nothing of this round was streamed before, or it begins anew after a question;
         `history`: what is known of the run already, for a reader who has to begin anew."""
@@ -39,6 +42,8 @@ class Encoder(Protocol):
 
 class Plain:
     """Each part as it is, under its id; at the end the envelope."""
+
+    snapshots = False
 
     def begin(self, thread: str, *, first: bool, history: Sequence[Live]) -> list[Sse]:
         return []
@@ -57,6 +62,8 @@ class AgUi:
     Words that came live are not said again when they are committed. What a dead attempt began is replaced by the
     snapshot with which the next stream begins.
     """
+
+    snapshots = True
 
     def __init__(self, run_id: str | None = None) -> None:
         """`run_id`: how the reader calls the AG-UI run."""
@@ -80,9 +87,8 @@ class AgUi:
     def live(self, live: Live) -> list[Sse]:
         events = [] if live.step == self._step else self._enter(live.step)
         match live.part:
-            case Text(role="user", text=text):
-                if live.committed:
-                    events += self._whole("user", self._name(live), text)
+            case Text(role="user"):
+                pass  # the reader said it, or has it from the snapshot
             case Text() | Thought() as part:
                 events += self._words(live, part)
             case Call(id=id, name=name, args=args):
@@ -218,7 +224,7 @@ def _event(type: str, **fields: Value) -> Sse:
 def _starts(kind: str, id: str) -> list[Sse]:
     if kind == "thought":
         return [_event("REASONING_START", messageId=id), _event("REASONING_MESSAGE_START", messageId=id, role="reasoning")]
-    return [_event("TEXT_MESSAGE_START", messageId=id, role="user" if kind == "user" else "assistant")]
+    return [_event("TEXT_MESSAGE_START", messageId=id, role="assistant")]
 
 
 def _content(kind: str, id: str, text: str) -> Sse:

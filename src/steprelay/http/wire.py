@@ -101,7 +101,7 @@ def _envelope(
         "data": {"currentThought": words or (f"Using {tool}" if tool else None), "toolUsed": tool, "finalAnswer": final},
         "next": following,
         "interrupts": [interrupt(p) for p in parts if isinstance(p, Interrupt)],
-        "usage": spent(codec.unpack(Usage, usage)),
+        "usage": _usage(usage, parts),
         "error": error and failure(error),
     }
 
@@ -228,7 +228,7 @@ def step_view(step: Step, parts: Sequence[Part]) -> Object:
         "requestId": step.request.id if step.request else None,
         "status": step.status,
         "stopReason": step.stop_reason,
-        "usage": spent(codec.unpack(Usage, step.usage)),
+        "usage": _usage(step.usage, parts),
         "parts": [part_view(p) for p in parts],
         "claimedAt": time(step.claimed_at),
         "committedAt": time(step.committed_at),
@@ -259,6 +259,11 @@ def failure(error: ErrorInfo) -> Object:
 
 def spent(usage: Usage) -> Object:
     return {camel(f): v for f in usage.fields if (v := getattr(usage, f)) is not None}
+
+
+def _usage(usage: Json | None, parts: Iterable[Part]) -> Object:
+    """What a step used; its row leaves counting the tool calls to whoever reads the results."""
+    return spent(codec.unpack(Usage, usage)) | {"toolCalls": sum(isinstance(p, Result) for p in parts)}
 
 
 def limits_view(limits: Limits) -> Object:
