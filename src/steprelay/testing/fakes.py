@@ -7,6 +7,7 @@ import heapq
 import random
 import selectors
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import wraps
 from typing import Any, TypeVar
 
 from ..core import codec
@@ -66,6 +67,16 @@ def run_virtual(main: Coroutine[Any, Any, T], seed: int | None = None) -> T:
     """`asyncio.run` on a VirtualLoop."""
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(seed)) as runner:
         return runner.run(main)
+
+
+def virtual(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Makes an async test a plain one that runs on a VirtualLoop."""
+
+    @wraps(test)
+    def run(*args: Any, **options: Any) -> None:
+        run_virtual(test(*args, **options))
+
+    return run
 
 
 Line = Reply | BaseException | Callable[[Turn, Context], Any]

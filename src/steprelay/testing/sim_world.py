@@ -167,7 +167,7 @@ class Host:
         self.world, self.name, self.agent = world, name, agent
         self.dead, self.frozen_until, self.cut_off = False, 0.0, 0.0
         self.tasks: dict[asyncio.Task[Any], None] = {}  # in order: a set has none that could be repeated
-        self.gone: asyncio.Future[None] = world.loop.create_future()
+        self.gone: asyncio.Future[Any] = world.loop.create_future()
         self.store = cast(Store, Wire(world, self))
         numbers = count()
         self.engine = Engine(
@@ -202,7 +202,8 @@ class Host:
         task: asyncio.Task[Advanced] = self.world.spawn(work)
         self.tasks[task] = None
         try:
-            await asyncio.wait({task, self.gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            both: set[asyncio.Future[Any]] = {task, self.gone}
+            await asyncio.wait(both, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if self.dead or not task.done() or task.cancelled():
                 return None
             error = task.exception()
