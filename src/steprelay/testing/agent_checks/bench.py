@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class Zygote:
         return ended
 
     def close(self) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(timeout=PATIENCE)
         self._process.stdout.close()
@@ -73,8 +75,6 @@ class Bench:
 
     @property
     def adapter(self) -> str:
-        from importlib import import_module
-
         return str(import_module(self.zygote.target.partition(":")[0]).ADAPTER)
 
     def job(self, *, version: int = 1, dies: int = 0, fatal: str | None = None, steps: int = 1, lease: float = LEASE) -> Job:
@@ -107,7 +107,7 @@ class Bench:
     async def until(self, seen: Callable[[], Awaitable[Any]]) -> Any:
         """Look until there is something to see."""
         async with asyncio.timeout(PATIENCE):
-            while not (found := await seen()):
+            while not (found := await seen()):  # noqa: ASYNC110  - another process acts: there is no event to wait for
                 await asyncio.sleep(0.01)
         return found
 

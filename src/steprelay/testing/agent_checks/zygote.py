@@ -16,11 +16,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ...agents.function import FunctionAgent  # noqa: F401  - loaded before the fork, as are the stores
 from ...core import codec
 from ...core.model import New, RunKey
 from ...engine import Engine
-from ...registry import load
+from ...stores.memory import MemoryStore
 from ...stores.sqlite import SQLiteStore
 from .outside import Outside
 
@@ -85,14 +84,20 @@ async def work(make: Any, adapter: str, job: Job) -> dict[str, Any]:
     return {"status": done.run.status, "step": done.run.step, "refused": done.refused}
 
 
+async def _rehearse(make: Any, adapter: str) -> None:
+    """Take one step that counts for nothing, so that all is imported and built that can be before a fork."""
+    agent = make("finish", Outside(Path(os.devnull)), 1)
+    engine = Engine(MemoryStore(), {"a": agent}, lambda _: agent.view)
+    new = New(agent="a", adapter=adapter, prompt=codec.dumps("go"), carrier="test")
+    done = await engine.advance(RunKey("t", "rehearsal"), carrier="test", new=new)
+    assert done.run is not None and done.run.status == "COMPLETED", done  # noqa: PT018
+
+
 def main(target: str) -> None:
     module, _, name = target.partition(":")
     subject = import_module(module)
     make, adapter = getattr(subject, name), subject.ADAPTER
-    load("agents", adapter)
-    warm = getattr(make("finish", Outside(Path(os.devnull)), 1), "warm", None)
-    if warm:
-        warm()
+    asyncio.run(_rehearse(make, adapter))
     print("ready", flush=True)
     for line in sys.stdin:
         say, hear = os.pipe()[::-1]
