@@ -39,13 +39,15 @@ def run(target: str, task: str | None, agent: str | None, run_id: str | None) ->
 
 async def _run(app: App, target: str, task: str | None, agent: str | None, run_id: str | None) -> End | None:
     from ..core.errors import BadInput
-    from ..core.model import RunKey
+    from ..core.model import RunKey, Signal
     from .show import console
 
     out = console()
     key = RunKey(app.tenant, run_id or await app.start(task, agent=agent))
-    if run_id and not await app.store.read(key, "run"):
-        raise BadInput(f"there is no run {run_id!r} here; steprelay runs list shows what there is")
+    if run_id:
+        ours = Signal(kind="carry", carrier="process", takeover_after=app.settings.lease)  # asked for by name
+        if not await app.store.signal(key, ours):
+            raise BadInput(f"there is no run {run_id!r} here; steprelay runs list shows what there is")
     try:
         return await Watch(app, key, out).to_the_end()
     except asyncio.CancelledError:
