@@ -1,7 +1,7 @@
 """A storm: worker processes on a real store, everything around them failing, and a judge afterwards.
 
     python -m steprelay.testing.storm --store sqlite|postgres|pgbouncer --runs 200 --steps 100 --workers 6 --deaths 1000
-                                      --crashes 5 --cuts 400 --seed 1 [--mutant fence|cas|ledger|attempts|replay]
+                                      --freezes 60 --crashes 5 --cuts 400 --seed 1 [--mutant fence|cas|ledger|attempts|replay]
 
 Processes are killed with `kill -9` at random and at the worst places, freeze beyond their lease and come back, send requests
 twice and again; lines to the database are cut inside commits; the database itself crashes and recovers. Then the rows are
@@ -53,6 +53,7 @@ class Storm:
     cuts: Any = field(default_factory=lambda: FORK.RawValue("i", 0))
     _read: int = 0
     _steps: int = 0
+    _done: bool = False
 
     def __post_init__(self) -> None:
         self.chance = random.Random(self.options.seed)
@@ -81,7 +82,7 @@ class Storm:
             return f"sqlite:///{self.folder}/storm.db"
         postgres = PostgresServer().start()
         self.servers.append(postgres)
-        server = postgres
+        server: PostgresServer | PgBouncerServer = postgres
         if self.options.store == "pgbouncer":
             server = PgBouncerServer(postgres, size=4).start()
             self.servers.append(server)
@@ -92,7 +93,7 @@ class Storm:
         steps = o.runs * o.steps
         return Weather(
             store=o.store, url=url, outside=str(self.folder / "outside"), runs=o.runs, steps=o.steps, poisons=min(3, o.deaths),
-            seed=o.seed, lease=o.lease, mutant=o.mutant, death=o.deaths / steps / 8, freeze=min(0.02, 20 * o.workers / steps),
+            seed=o.seed, lease=o.lease, mutant=o.mutant, death=o.deaths / steps / 8, freeze=o.freezes / steps / 2,
         )  # fmt: skip
 
     def _cutter(self, url: str, weather: Weather) -> str:
@@ -119,26 +120,23 @@ class Storm:
                 self._crash()
             if self.deaths < self.options.deaths * share and self.crew:
                 self.chance.choice(list(self.crew.values())).kill()
-            if self._reap() and not self.crew:
-                return
+            self._reap()
+            if (self._done and not self.crew) or self.deaths > 2 * self.options.deaths + 20:
+                return  # every run has ended; or hosts die of something that no brake stops
             while len(self.crew) < self.options.workers and not self._done:
                 self.born += 1
                 child = FORK.Process(target=work, args=(weather, self.born), daemon=True)
                 child.start()
-                self.crew[child.pid] = child
+                self.crew[self.born] = child
             time.sleep(0.01)
 
-    _done: bool = False
-
-    def _reap(self) -> bool:
-        """Count the dead; one that ended by itself has seen every run end. Answers whether any is gone."""
-        gone = [child for child in self.crew.values() if not child.is_alive()]
-        for child in gone:
-            del self.crew[child.pid]
+    def _reap(self) -> None:
+        """Count the dead; one that ended by itself has seen every run end."""
+        for number, child in [(n, c) for n, c in self.crew.items() if not c.is_alive()]:
+            del self.crew[number]
             self.deaths += child.exitcode == -signal.SIGKILL
             self._done = self._done or child.exitcode == 0
             child.close()
-        return bool(gone)
 
     def _look(self, outside: str) -> None:
         """Count the steps that were answered since the last look."""
@@ -223,7 +221,8 @@ def table(storm: Storm, verdict: Verdict, seconds: float) -> str:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m steprelay.testing.storm", description=(__doc__ or "").partition("\n")[0])
     p.add_argument("--store", choices=("sqlite", "postgres", "pgbouncer"), default="sqlite")
-    for name, default in (("runs", 20), ("steps", 20), ("workers", 4), ("deaths", 40), ("crashes", 0), ("cuts", 0), ("seed", 0)):
+    for name, default in (("runs", 20), ("steps", 20), ("workers", 4), ("deaths", 40), ("freezes", 10), ("crashes", 0),
+                          ("cuts", 0), ("seed", 0)):  # fmt: skip
         p.add_argument(f"--{name}", type=int, default=default)
     p.add_argument("--lease", type=float, default=1.0)
     p.add_argument("--mutant", choices=MUTANTS)

@@ -13,7 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..agents.function import FunctionAgent, FunctionContext
 from ..core import codec
 from ..core.errors import OutcomeUnknown, StoreUnavailable
 from ..core.model import Claim, Claimed, Done, Reply, Request, RunKey, Signal, Turn
+from ..core.noun import replace
 from ..engine import Advanced, Engine
 
 TENANT = "storm"
@@ -42,7 +43,7 @@ class Weather:
     lease: float
     mutant: str | None
     death: float  # chance of kill -9 at each of three places of a step
-    freeze: float  # chance that a step's host stands still beyond its lease
+    freeze: float  # chance, at each of two places, that a step's host stands still beyond its lease
 
     def every_run(self) -> list[RunKey]:
         names = [f"r{i}" for i in range(self.runs)] + [f"{POISON}{i}" for i in range(self.poisons)]
@@ -110,7 +111,7 @@ class Worker:
         self.outside = Outside(weather.outside)
         store = Witnessed(weather.open(), self.outside, weather.mutant)
         agents = {"storm": FunctionAgent(self.agent)}
-        self.engine = Engine(store, agents, lambda _: FunctionAgent.view, lease=weather.lease)  # type: ignore[arg-type]
+        self.engine = Engine(store, agents, lambda _: FunctionAgent.view, lease=weather.lease)
         self.steps: dict[RunKey, int] = {}
         self.told: list[tuple[RunKey, str, int, str]] = []  # answered requests
 
@@ -122,9 +123,7 @@ class Worker:
             self.outside.note("poison", run, n)
             os.kill(os.getpid(), signal.SIGKILL)
         self._may_die()
-        if self.chance.random() < self.weather.freeze:
-            self.outside.note("freeze", run, n)
-            time.sleep(self.weather.lease * 1.5)  # noqa: ASYNC251  (a frozen process: no sign of life is sent)
+        self._may_freeze(run, n)
 
         def pay() -> int:
             self._may_die()
@@ -139,12 +138,19 @@ class Worker:
             paid = None
         await ctx.call("look", lambda: f"{run}/{n}", effect="read")
         said = {"role": "assistant", "content": f"step {n}", "n": n, "paid": paid, "before": chained(turn.messages)}
+        self._may_freeze(run, n)
         last = n + 1 >= self.weather.steps
         return Reply(then="finish" if last else "continue", messages=(said,), output=n if last else None)
 
     def _may_die(self) -> None:
         if self.chance.random() < self.weather.death:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _may_freeze(self, run: str, n: int) -> None:
+        """A process that stands still: no sign of life is sent, and it goes on as if nothing had happened."""
+        if self.chance.random() < self.weather.freeze:
+            self.outside.note("freeze", run, n)
+            time.sleep(self.weather.lease * 1.5)
 
     # ------------------------------------------------------------ the driver
 
