@@ -407,8 +407,8 @@ def _news(run: Run, step: Step, parts: Iterable[Part]) -> Iterable[Outgoing]:
     if run.notify_url:
         kind = "run.awaiting_input" if asked else "run.ended"
         yield Outgoing(kind="webhook", target=run.notify_url, body=codec.dumps({"type": kind, "data": told}), request_id=name)
-    if run.parent and end.status in TERMINAL:
-        parent = codec.loads(run.parent)
+    parent = codec.loads(run.parent) or {}
+    if "id" in parent and end.status in TERMINAL:  # a fork has a parent too, which does not wait for it
         body = {"kind": "child", "body": {**told, "id": parent["id"]}}
         yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps(body), request_id=name)
 
