@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from steprelay.core import codec, machine
 from steprelay.core.errors import AgentError, Transient
 from steprelay.core.model import Again, Call, Interrupt, Reply, Result, Status, StopReason, Tally, Text, Usage, Wait
+from steprelay.core.noun import replace
 from steprelay.testing.fakes import virtual
 from steprelay.testing.stage import Stage
 
