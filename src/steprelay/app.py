@@ -206,7 +206,9 @@ class App:
         )  # fmt: skip
 
     async def startup(self) -> None:
-        """Look at the store, pick up what a dead predecessor left, and keep sweeping while this process lives on."""
+        """Look at the settings, pick up what a dead predecessor left, and keep sweeping while this process lives on. Raises
+        ConfigError."""
+        _ = self.asgi  # a setting that is wrong is told now, not to the first visitor
         self._started = True
         if isinstance(self.waker, TaskWaker):
             self._background(self.sweeper.every(SWEEP_EVERY))

@@ -7,6 +7,7 @@ from typing import get_args
 
 from steprelay import config
 from steprelay.http import auth
+from steprelay.http.api import HttpSettings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
@@ -18,7 +19,8 @@ def rows(text, first):
 
 
 def test_every_setting_is_listed_with_its_variables_and_its_default():
-    listed = {re.findall(r"`(\w+)`", name)[0]: (variables, default) for name, variables, default in rows(PAGE, "| `")}
+    table = PAGE.split("`App` takes what concerns HTTP")[0]
+    listed = {re.findall(r"`(\w+)`", name)[0]: (variables, default) for name, variables, default in rows(table, "| `")}
     assert set(listed) == {f.name for f in fields(config.Settings)} == set(config._VARIABLES)
     defaults = config.Settings()
     for name, (variables, default) in listed.items():
@@ -31,6 +33,14 @@ def test_every_setting_is_listed_with_its_variables_and_its_default():
             assert float(shown[0]) == value, name
         else:
             assert shown == [value], name
+
+
+def test_every_http_setting_is_listed_with_its_default():
+    listed = {
+        name.strip("`"): default.strip("`") for name, default, _ in rows(PAGE.split("`App` takes what concerns HTTP")[1], "| `")
+    }
+    elsewhere = {"agents", "tenant", "limits", "wall", "anonymous_start", "public_url", "ui"}
+    assert listed == {f.name: repr(f.default) for f in fields(HttpSettings) if f.name not in elsewhere}
 
 
 def test_argument_beats_environment_beats_file(tmp_path):
