@@ -28,7 +28,7 @@ export function runPane(run, explained, { copy }) {
 export function stepPane(run, steps, step, holder, { copy, fork, back }) {
   const i = steps.indexOf(step);
   const said = sayings(step);
-  const results = new Map(callsOf(steps));
+  const calls = callsOf(steps);
   const ids = [...said.calls.map((c) => c.id), ...said.results.map((r) => r.id)];
   const { usage } = step;
   const spent = [tokens(usage) && `${amount(usage.inputTokens)} in · ${amount(usage.outputTokens)} out`, usage.usd && money(usage.usd)];
@@ -43,7 +43,7 @@ export function stepPane(run, steps, step, holder, { copy, fork, back }) {
       row("Model calls", usage.requests || null),
     ),
     said.thought && h("details", null, h("summary", null, "Thought"), h("pre", { tabindex: "0", "aria-label": "Thought" }, said.thought)),
-    ids.map((id) => callView(results.get(id))),
+    ids.map((id) => callView(calls(step, id))),
     h("div", { class: "row" }, fork(step), copy("Copy as curl", () => curlStep(run, step))),
   );
 }

@@ -27,10 +27,17 @@ export class Facts {
     this.save();
   }
 
-  held(index, holder) {
-    if (!holder || this.holders[index] === holder) return;
-    this.holders[index] = holder;
+  /** Which process was seen at an attempt. */
+  held(index, attempt, holder) {
+    const key = `${index}.${attempt}`;
+    if (!holder || this.holders[key] === holder) return;
+    this.holders[key] = holder;
     this.save();
+  }
+
+  /** The process that took a step, if it was seen. */
+  holder(step) {
+    return this.holders[`${step.index}.${step.attempt}`] ?? null;
   }
 
   /** Rows never change once committed: one that does was written twice. */

@@ -2,18 +2,28 @@
 
 import { lane, oneLine, plural, processOf, span } from "./words.js";
 
-/** Every tool call of the run by id, with its result wherever that was committed. */
+/**
+ * Every tool call with its result, wherever that was committed. Ids are unique within a step only: a result belongs to the
+ * call of its own step, else to the newest one that still waits. Answers `of(step, id)` -> {id, name, args, result}.
+ */
 export function callsOf(steps) {
-  const calls = new Map();
+  const found = new Map(), open = new Map();
   for (const step of steps) {
     for (const part of step.parts) {
-      if (part.type === "call") calls.set(part.id, { id: part.id, name: part.name, args: part.args, asked: step.index });
-      if (part.type !== "result") continue;
-      const call = calls.get(part.id) ?? { id: part.id, name: part.name, asked: null };
-      calls.set(part.id, { ...call, result: part, answered: step.index });
+      const key = `${step.index}:${part.id}`;
+      if (part.type === "call") {
+        const call = { id: part.id, name: part.name, args: part.args, result: null };
+        found.set(key, call);
+        open.set(part.id, call);
+      } else if (part.type === "result") {
+        const call = found.get(key) ?? open.get(part.id) ?? { id: part.id, name: part.name };
+        call.result = part;
+        found.set(key, call);
+        open.delete(part.id);
+      }
     }
   }
-  return calls;
+  return (step, id) => found.get(`${step.index}:${id}`);
 }
 
 /** What one step said: {words, thought, said, calls, results, end}. */
@@ -56,7 +66,7 @@ export function column(run, steps, facts) {
     const idle = idleBefore(steps, i, run.createdAt);
     const event = (what, tone, text) => items.push({ key: `${step.index}:${what}`, rev: text, kind: "event", tone, what, text });
     if (before && step.round !== before.round) event("round", "go", "You asked for more. The same run goes on.");
-    if (step.attempt > 1) event("death", "bad", deathWords(step, idle, facts.holders[step.index]));
+    if (step.attempt > 1) event("death", "bad", deathWords(step, idle, facts.holder(step)));
     else if (before && idle >= 2 && before.status !== "RUNNING") event("wait", "wait", waitWords(before, idle));
     if (before && step.carrier !== before.carrier) {
       event("baton", "go", `${lane(before.carrier)} handed over. ${lane(step.carrier)} carries on from step ${step.index}.`);

@@ -170,10 +170,14 @@ export class RunView {
   showTrack(run, steps) {
     const live = this.session.underway();
     const now = this.api.now();
-    const { holders } = this.session.facts;
-    const plan = layout(run, steps, live, now, { room: (this.reel.clientWidth || Infinity) - 8, holders });
+    const { facts } = this.session;
+    const room = (this.reel.clientWidth || Infinity) - 8;
+    const plan = layout(run, steps, live, now, { room, holder: (step) => facts.holder(step) });
     const atEnd = this.reel.scrollLeft + this.reel.clientWidth >= this.reel.scrollWidth - 40;
-    const title = (index) => told(steps.find((s) => s.index === index), holders[index]);
+    const title = (index) => {
+      const step = steps.find((s) => s.index === index);
+      return told(step, facts.holder(step));
+    };
     const picture = draw(plan, { width: this.reel.clientWidth, picked: this.picked, pick: (i) => this.pick(i), label: described(run, steps), title });
     this.reel.replaceChildren(picture);
     if (atEnd) this.reel.scrollLeft = this.reel.scrollWidth;
@@ -204,7 +208,7 @@ export class RunView {
   }
 
   showAsk(run) {
-    const key = run.status === "AWAITING_INPUT" ? run.interrupts.map((i) => i.id).join() : "";
+    const key = run.next.action === "input" ? run.interrupts.map((i) => i.id).join() : "";
     if (this.ask.dataset.key === key) return;
     this.ask.dataset.key = key;
     this.ask.replaceChildren(...(key ? [askForm(run.interrupts, (answers) => this.session.answer({ answers }))] : []));
@@ -231,7 +235,7 @@ export class RunView {
   stepNode(step, hues, calls) {
     const said = sayings(step);
     const words = said.thought || said.text || said.end?.error?.message || (said.calls.length + said.results.length ? "" : "Went on.");
-    const chips = [...said.calls.map((c) => chip(c, calls.get(c.id)?.result)), ...said.results.map((r) => chip(calls.get(r.id), r, true))];
+    const chips = [...said.calls.map((c) => chip(c, calls(step, c.id).result)), ...said.results.map((r) => chip(calls(step, r.id), r, true))];
     const picked = this.picked === step.index;
     return h("div", { class: `step hue${hues[step.carrier] ?? 6}${picked ? " picked" : ""}` },
       h("button", { class: "no", "aria-pressed": String(picked), "aria-label": `Step ${step.index}, details`, onclick: () => this.pick(step.index) }, String(step.index)),
@@ -291,7 +295,7 @@ export class RunView {
     if (this.aside.dataset.key === key) return;
     this.aside.dataset.key = key;
     const tools = { copy: copyButton, fork: (s) => this.forkForm(s), back: () => this.pick(null) };
-    this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holders[step.index], tools) : runPane(run, this.explained, tools));
+    this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holder(step), tools) : runPane(run, this.explained, tools));
     if (!step) this.explainSoon();
   }
 

@@ -65,13 +65,20 @@ export class Session {
     }
   }
 
-  async #take(run, whole) {
+  /** One at a time: what is read must not be overtaken by something older. */
+  #take(run, whole) {
+    const next = (this.taking ?? Promise.resolve()).then(() => this.#takeNow(run, whole));
+    this.taking = next.catch(() => {});
+    return next;
+  }
+
+  async #takeNow(run, whole) {
+    if (this.run && (run.step < this.run.step || run.updatedAt < this.run.updatedAt)) return;
     const done = ended(run) && !(this.run && ended(this.run));
     const newest = this.steps.at(-1)?.index ?? -1;
     if (whole || done) this.steps = await this.api.steps(this.id, -1, this.life.signal); // recount from the beginning
     else if (run.step - 1 > newest) {
-      const rows = await this.api.steps(this.id, newest, this.life.signal);
-      this.steps = [...this.steps, ...rows.filter((s) => s.index > newest)];
+      this.steps = [...this.steps, ...(await this.api.steps(this.id, newest, this.life.signal))];
     }
     this.steps.forEach((step) => this.facts.seen(step));
     if (run.step !== this.live.index) this.live = fresh(run.step);
@@ -83,7 +90,7 @@ export class Session {
   }
 
   #note(run) {
-    if (run.holder && run.leaseUntil) this.facts.held(run.step, run.holder);
+    if (run.holder && run.leaseUntil) this.facts.held(run.step, run.attempts, run.holder);
     const left = (run.leaseUntil ?? 0) - this.api.now();
     if (left > this.lease) this.lease = left;
     if (this.wheel && !this.mine()) this.wheel.abort(); // somebody else was asked to carry it
@@ -136,9 +143,9 @@ export class Session {
 
   /** Whether this browser may carry the run on. */
   mine() {
-    const run = this.run;
-    return !this.closed && !this.stopping && !this.watching && (run.carrier === "client" || run.carrier === "any")
-      && (run.status === "RUNNING" || run.status === "WAITING");
+    const { carrier, next } = this.run;
+    return !this.closed && !this.stopping && !this.watching && (carrier === "client" || carrier === "any")
+      && (next.action === "pulse" || next.action === "wait");
   }
 
   /** Take the wheel when the run is ours; one tab of a browser at a time. */
@@ -193,7 +200,8 @@ export class Session {
 
   #asked(e, now) {
     if (this.live.index !== e.step) this.live = fresh(e.step);
-    if (!e.tries && this.link.state !== "busy") this.since = now;
+    if (!e.tries && this.link.state === "ok") this.since = now;
+    else setTimeout(() => this.refresh(), 300); // after a death: who has it now?
     if (this.link.state === "waiting") this.link = { state: "ok" };
   }
 

@@ -22,16 +22,16 @@ export function lanesOf(run, steps) {
 
 /**
  * Geometry of a run. `live`: null, or the step under way {carrier, since, silent, leaseLeft, lease}: `silent` when whoever
- * holds it no longer answers. `room`: pixels it should fit into, if it can; `holders`: processes by step, where known.
+ * holds it no longer answers. `room`: pixels it should fit into, if it can; `holder(step)`: its process, where known.
  * Shapes: {kind, x, w, y, …}, in drawing order; kinds: step, dead, lease, wait, baton, hop, open.
  */
-export function layout(run, steps, live, now, { room = Infinity, holders = {} } = {}) {
-  const plan = place(run, steps, live, now, holders, 1);
+export function layout(run, steps, live, now, { room = Infinity, holder = () => null } = {}) {
+  const plan = place(run, steps, live, now, holder, 1);
   if (plan.width <= room) return plan;
-  return place(run, steps, live, now, holders, Math.max(0.35, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
+  return place(run, steps, live, now, holder, Math.max(0.35, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
 }
 
-function place(run, steps, live, now, holders, squeeze) {
+function place(run, steps, live, now, holder, squeeze) {
   let give = 0; // how much of the width says how long things took
   const elastic = (w) => ((give += w), w * squeeze);
   const worked = (seconds) => 28 + elastic(WORKED(seconds));
@@ -87,7 +87,7 @@ function place(run, steps, live, now, holders, squeeze) {
     if (step.attempt > 1) deaths(step.attempt - 1, before?.carrier ?? step.carrier, idle, step.index);
     else if (before) rest(before, idle, step.carrier);
     pass(step.carrier, step.claimedAt);
-    const by = step.attempt > 1 && holders[step.index] ? ` · process ${processOf(holders[step.index])}` : "";
+    const by = step.attempt > 1 && holder(step) ? ` · process ${processOf(holder(step))}` : "";
     tick(x, sinceStart(step.claimedAt) + by, !last || step.attempt > 1 || idle > 8);
     land(step.carrier);
     const w = worked(step.committedAt - step.claimedAt);
