@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,6 +17,7 @@ from ..core.model import (
     Alive, Claim, Claimed, Commit, Committed, Due, Fenced, Filter, Json, New, Outgoing, Refused, Request, Run, RunKey, Signal,
     Signalled, Step,
 )  # fmt: skip
+from ..core.noun import replace
 from ..ports import Store
 from ..storekit import guard, rows
 from ..storekit.sqlite import DB, File, path_of, version_of

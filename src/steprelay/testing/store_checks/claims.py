@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ...core.model import Claimed, Refused, Run, RunKey, Signal, Step
+from ...core.noun import replace
 from ...ports import Store
 from .common import KEY, LEASE, T, ask, create, end, finish, forward, go, new, no, release, request, row, take
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from ...core import machine
 from ...core.errors import StoreError
 from ...core.model import Alive, Claim, Committed, Fenced, RunKey, Signal
+from ...core.noun import replace
 from ...ports import Store
 from .common import KEY, LEASE, T, create, end, finish, forward, go, new, no, prompt, release, request, row, step, take, webhook
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ...core.model import Claimed, Commit, Committed, New, Outgoing, Refused, Request, Run, RunKey, Signal, Step
+from ...core.noun import replace
 from ...ports import Store
 
 T = 1_700_000_000.0

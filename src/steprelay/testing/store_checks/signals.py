@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 from ...core.model import Due, RunKey, Signal, Signalled
+from ...core.noun import replace
 from ...ports import Store
 from .common import KEY, LEASE, T, create, end, finish, forward, go, new, prompt, release, row, take, webhook
 
