@@ -65,7 +65,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One route. `body`, `answer`: names of shapes; `rights`: who may, in words."""
+    """One route. `body`, `answer`: names of shapes; `rights`: who may, in words; `open`: nobody is asked who they are."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -78,6 +78,7 @@ class Endpoint:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +227,7 @@ class Call:
             raise Problem(401, "driver_only", "Sign this request with the driver secret (Standard Webhooks headers).")
 
 
+_NOBODY = Who(kind="anonymous")
 _NAME = re.compile(r"[A-Za-z0-9._~:@=+-]{1,200}\Z")
 
 
@@ -245,7 +247,7 @@ def serve(api: Api, endpoint: Endpoint) -> Callable[[Request], Awaitable[Respons
         call = None
         try:
             raw = await read_body(request, api.settings.body_limit)
-            who = await api.auth.who(request.headers, request.cookies, raw, api.engine.store)
+            who = _NOBODY if endpoint.open else await api.auth.who(request.headers, request.cookies, raw, api.engine.store)
             if who.kind == "owner" and same_origin(request.headers, api.settings.public_url) is False:
                 raise Problem(403, "foreign_origin", "A browser's cookie counts only on pages of this server.")
             call = Call(api=api, request=request, who=who, raw=raw)

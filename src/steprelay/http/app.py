@@ -65,12 +65,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/approvals", ops.approvals, "Everything that waits for a person", "ApprovalList",
              "server key; a browser sees its own", query=_LIST),
     Endpoint("POST", "/api/events/{token}", ops.deliver_event, "Deliver an event to a run that waits for it", "Delivered",
-             "the token; a signature where it asks for one", headers={"webhook-id": "the message, once however often it comes"}),
+             "the token; a signature where it asks for one", headers={"webhook-id": "the message, once however often it comes"}, open=True),
     Endpoint("POST", "/api/carry", ops.carry, "Carry a run on in the background", "Accepted", "driver secret", body="Carry",
              status=202, headers={"Prefer": "`wait`: answer when the run needs no more from here"}),
     Endpoint("POST", "/api/sweep", ops.sweep, "Pick up what nobody carries", "Swept", "driver secret"),
-    Endpoint("GET", "/api/health", ops.health, "Liveness, store, schema", "Health", "anyone"),
-    Endpoint("GET", "/api/openapi.json", ops.openapi, "This document", "Document", "anyone"),
+    Endpoint("GET", "/api/health", ops.health, "Liveness, store, schema", "Health", "anyone", open=True),
+    Endpoint("GET", "/api/openapi.json", ops.openapi, "This document", "Document", "anyone", open=True),
 )  # fmt: skip
 
 
