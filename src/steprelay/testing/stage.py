@@ -86,7 +86,8 @@ class Stage:
         await self.engine.store.signal(self.key, Signal(kind=kind, body=codec.dumps(body), reopens=reopens, **options))
 
     async def run(self) -> Run:
-        return (await self.store.inner.read(self.key, "run"))[0]
+        rows: list[Run] = await self.store.inner.read(self.key, "run")
+        return rows[0]
 
     async def steps(self) -> list[Step]:
         return await self.store.inner.read(self.key, "steps")
