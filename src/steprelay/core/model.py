@@ -236,39 +236,51 @@ class Step(Noun):
     committed_at: float = 0.0  # set by the store
 
 
-class Run(Noun):
-    """A run's row. `step` = number of committed steps = index of the next one."""
+class Origin(Noun):
+    """What a run is made of and keeps: the part that a new run and a run's row share."""
 
-    key: RunKey
     agent: str
     adapter: str
     prompt: Json | None  # of the current round
     status: Status = "RUNNING"
     stop_reason: StopReason | None = None
+    round: int = 0
+    floor: int = 0
+    carrier: str = "client"
+    takeover_after: float | None = None
+    owner: str | None = None
+    state: Json | None = None
+    scratchpad: Json | None = None
+    limits: Json = "{}"
+    tally: Json = "{}"
+    create_hash: str | None = None
+    parent: Json | None = None
+    labels: Json = "{}"
+    notify_url: str | None = None
+
+
+class New(Origin):
+    """Given to `claim`, which creates the run in the same act if it is absent."""
+
+    steps: tuple[Step, ...] = ()  # a history to begin with: fork, import, seeded messages
+    due: bool = True  # False: created ended, waiting for a prompt (imports)
+
+
+class Run(Origin):
+    """A run's row. `step` = number of committed steps = index of the next one."""
+
+    key: RunKey
     due_at: float | None = None  # None = nobody may claim: ended, or waits for a signal
     ended: bool = False
     step: int = 0
-    round: int = 0
     fence: int = 0
     claim_id: str | None = None  # None = unheld
     holder: str | None = None
     lease_until: float = 0.0
     attempts: int = 0  # claims of the current index
-    carrier: str = "client"
-    takeover_after: float | None = None
-    owner: str | None = None
-    floor: int = 0
     wait: Json | None = None
-    state: Json | None = None
-    scratchpad: Json | None = None
-    limits: Json = "{}"
-    tally: Json = "{}"
     tail: Json | None = None  # what the attempt under way has said so far
     inbox_read: int = 0  # seq of the newest signal that a commit has taken in
-    create_hash: str | None = None
-    parent: Json | None = None
-    labels: Json = "{}"
-    notify_url: str | None = None
     schema: int = SCHEMA
     created_at: float = 0.0
     updated_at: float = 0.0
@@ -298,31 +310,6 @@ class Outgoing(Noun):
     seq: int = 0  # set by the store
     due_at: float | None = None  # set by the store; None = delivered
     tries: int = 0
-
-
-class New(Noun):
-    """What a run is made of; given to `claim`, which creates it in the same act if it is absent."""
-
-    agent: str
-    adapter: str
-    prompt: Json | None
-    limits: Json = "{}"
-    carrier: str = "client"
-    takeover_after: float | None = None
-    owner: str | None = None
-    parent: Json | None = None
-    labels: Json = "{}"
-    notify_url: str | None = None
-    create_hash: str | None = None
-    steps: tuple[Step, ...] = ()  # a history to begin with: fork, import, seeded messages
-    state: Json | None = None
-    scratchpad: Json | None = None
-    floor: int = 0
-    round: int = 0
-    tally: Json = "{}"
-    status: Status = "RUNNING"
-    stop_reason: StopReason | None = None
-    due: bool = True  # False: created ended, waiting for a prompt (imports)
 
 
 class Claim(Noun):

@@ -1,8 +1,7 @@
 """Frozen values with keyword-only fields.
 
 What `dataclasses` does, without its import (which loads `inspect`) and without compiling six methods a class: together
-four fifths of the time that `import steprelay` may take. Type checkers see dataclasses (PEP 681), and so does whoever
-calls `dataclasses.asdict`, `fields` or `replace`.
+four fifths of the time that `import steprelay` may take. Type checkers see dataclasses (PEP 681).
 """
 
 from __future__ import annotations
@@ -13,33 +12,12 @@ N = TypeVar("N", bound="Noun")
 _REQUIRED = object()
 
 
-class _DataclassFields:
-    """`__dataclass_fields__`, made by `dataclasses` itself when somebody asks."""
-
-    def __get__(self, noun: Any, cls: type[Noun]) -> dict[str, Any]:
-        import dataclasses
-
-        made: Any = cls.__dict__.get("_dataclass")
-        if made is None:
-            spec: list[Any] = []
-            for name, default in cls.fields.items():
-                mutable = isinstance(default, dict)
-                kept = {} if required(default) else {"default_factory": default.copy} if mutable else {"default": default}
-                spec.append((name, Any, dataclasses.field(**kept)))
-            made = dataclasses.make_dataclass(cls.__name__, spec, kw_only=True)
-            cls._dataclass = made
-        fields: dict[str, Any] = made.__dataclass_fields__
-        return fields
-
-
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Noun:
     """Base of the nouns: annotated names are fields, assigned ones have defaults (never changed in place)."""
 
     fields: ClassVar[dict[str, Any]] = {}
     _defaults: ClassVar[dict[str, Any]] = {}
-    _dataclass: ClassVar[Any]
-    __dataclass_fields__: ClassVar[Any] = _DataclassFields()
 
     def __init_subclass__(cls) -> None:
         names = [n for n, kind in cls.__annotations__.items() if not str(kind).startswith("ClassVar")]
@@ -51,7 +29,8 @@ class Noun:
         values.update(self._defaults)
         values.update(given)
         if len(values) != len(self.fields) or not self.fields.keys() >= given.keys():
-            raise TypeError(f"{type(self).__name__}: {_complaint(self.fields, given)}")
+            odd = sorted((given.keys() - self.fields.keys()) or (self.fields.keys() - values.keys()))
+            raise TypeError(f"{type(self).__name__}: {'unknown' if odd[0] in given else 'missing'} field {odd[0]!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is frozen; make another with replace(…, {name}=…)")
@@ -76,9 +55,3 @@ def replace(noun: N, /, **changes: Any) -> N:
 def required(default: Any) -> bool:
     """Whether a value of `fields` stands for a field without a default."""
     return default is _REQUIRED
-
-
-def _complaint(fields: dict[str, Any], given: dict[str, Any]) -> str:
-    unknown = [n for n in given if n not in fields]
-    missing = [n for n, d in fields.items() if d is _REQUIRED and n not in given]
-    return f"unknown field {unknown[0]!r}" if unknown else f"missing field {missing[0]!r}"

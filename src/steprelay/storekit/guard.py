@@ -6,11 +6,11 @@ holds both to the same answers.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 from ..core import codec
 from ..core.model import Filter, New, Refused, Request, Run, RunKey, Signal, Step
+from ..core.noun import replace
 
 Reason = Literal["replay", "conflict", "busy", "later", "waiting", "ended", "index"]
 NEVER = float("inf")

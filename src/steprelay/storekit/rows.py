@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from ..core import codec
@@ -13,7 +12,7 @@ Row = Sequence[Any]
 
 
 def _names(cls: type[Any], *leave_out: str) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls) if f.name not in leave_out)
+    return tuple(name for name in cls.fields if name not in leave_out)
 
 
 _RUN = _names(Run, "key")

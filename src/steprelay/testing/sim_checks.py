@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 from ..core import codec
 from ..core.machine import TERMINAL
 from ..core.model import End, Limits, Result, Run, RunKey, Step, Usage
+from ..core.noun import replace
 from .sim_world import Violation, World
 
 

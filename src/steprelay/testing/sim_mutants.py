@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..core import codec
 from ..core.model import Claim, Claimed
+from ..core.noun import replace
 from ..stores.memory import MemoryStore
 
 
