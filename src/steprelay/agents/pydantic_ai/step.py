@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pydantic_ai import Agent, DeferredToolRequests, ModelMessagesTypeAdapter, UsageLimits
-from pydantic_ai.exceptions import FallbackExceptionGroup, ModelAPIError, RunCancelled, UnexpectedModelBehavior, UserError
+from pydantic_ai.exceptions import AgentRunError, FallbackExceptionGroup, ModelAPIError, RunCancelled, UserError
 from pydantic_ai.messages import ModelResponse, PartDeltaEvent, PartStartEvent
 from pydantic_ai.output import PendingModelResponse
 from pydantic_graph import End
@@ -54,7 +54,7 @@ async def take(adapter: PydanticAIAgent, turn: Turn, ctx: Context) -> Reply:
         return one.partial(RunCancelled.from_cancellation(e))
     except (ModelAPIError, FallbackExceptionGroup) as e:
         raise translated(e) from e
-    except UnexpectedModelBehavior as e:  # a retry budget is spent, or the provider refused the content
+    except AgentRunError as e:  # a retry budget is spent, the provider refused the content, a tool called ctx.cancel()
         return one.reply(then="fail", error=str(e))
     except UserError as e:
         raise AgentError(str(e), final=True) from e
@@ -100,6 +100,10 @@ class _Step:
         return await made if inspect.isawaitable(made) else made
 
     def _output_type(self) -> Any:
+        """The agent's own, and what may come instead. An agent with output validators takes no other (the framework's rule):
+        if its tools ask, it has to name DeferredToolRequests itself."""
+        if getattr(self.agent, "_output_validators", None):
+            return None
         if self.landing:
             return str
         own = self.agent.output_type

@@ -9,10 +9,18 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 from pydantic_ai import ModelRetry, ToolReturn
 from pydantic_ai.capabilities import AbstractCapability
-from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ToolFailed
+from pydantic_ai.exceptions import (
+    AgentRunError,
+    ApprovalRequired,
+    CallDeferred,
+    ModelAPIError,
+    ToolFailed,
+    ToolFailedError,
+    ToolRetryError,
+)  # fmt: skip
 from pydantic_ai.messages import ToolReturnContent
 
-from ...core.errors import OutcomeUnknown, ToolError
+from ...core.errors import AgentError, OutcomeUnknown, ToolError
 from ...core.model import Effect, Result, Value
 from ...ports import Context
 from . import UNKNOWN
@@ -22,6 +30,10 @@ TAG = "$steprelay"
 """Marks a ledger value that is not what the tool returned, but what it did instead."""
 ANY, RICH, CONTENT = TypeAdapter(Any), TypeAdapter(ToolReturn), TypeAdapter(ToolReturnContent)
 EFFECTS = ("read", "idempotent", "once", "needs_approval")
+
+
+class RunEnds(AgentError):
+    """Carries what ends the framework's run (`__cause__`) through the ledger, which tells other failures to the model."""
 
 
 class Guard(AbstractCapability[Any]):
@@ -74,6 +86,8 @@ class Guard(AbstractCapability[Any]):
                 f"{UNKNOWN}an earlier attempt at {call.tool_name} was started and cut off. It was not run again; whether it "
                 "took effect nobody knows. Check before you go on."
             ) from None
+        except RunEnds as e:
+            raise e.__cause__ or e from None
         except ToolError as e:
             raise ToolFailed(str(e).replace(key, call.tool_name)) from None
         self._show(call, told, began)
@@ -104,18 +118,29 @@ async def _told(running: Any) -> Value:
     """What a tool did, as JSON. What it asks of the run is a value too, so that it is kept as well."""
     try:
         value = await running
-    except ModelRetry as e:
-        return {TAG: "retry", "message": e.message}
-    except ToolFailed as e:
-        return {TAG: "failed", "message": e.message}
+    except (ModelRetry, ToolRetryError) as e:
+        return {TAG: "retry", "message": _message(e)}
+    except (ToolFailed, ToolFailedError) as e:
+        return {TAG: "failed", "message": _message(e)}
     except ApprovalRequired as e:
         return {TAG: "approval", "metadata": e.metadata}
     except CallDeferred as e:
         return {TAG: "deferred", "metadata": e.metadata, "kind": e.kind}
+    except ModelAPIError:
+        raise  # of an agent inside the tool: told to the model
+    except AgentRunError as e:
+        raise RunEnds(str(e), final=True) from e
     if isinstance(value, ToolReturn):
         return {TAG: "rich", "value": RICH.dump_python(value, mode="json")}
     plain = ANY.dump_python(value, mode="json")
     return {TAG: "value", "value": plain} if isinstance(plain, dict) and TAG in plain else plain
+
+
+def _message(error: BaseException) -> str:
+    """What the tool said: the framework has wrapped it for the model already."""
+    while isinstance(error, ToolRetryError | ToolFailedError) and error.__cause__ is not None:
+        error = error.__cause__
+    return str(getattr(error, "message", None) or error)
 
 
 def _taken(told: Value) -> Any:
