@@ -4,9 +4,14 @@ import csv
 import json
 import sqlite3
 
+import asyncpg
 import pytest
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.models.function import FunctionModel
 
 from steprelay.agents.function import FunctionAgent
+from steprelay.agents.pydantic_ai import PydanticAIAgent
 from steprelay.core import codec
 from steprelay.core.errors import ConfigError, StoreUnavailable
 from steprelay.core.model import Done, End, Reply, RunKey, Signal, State, Text
@@ -14,6 +19,7 @@ from steprelay.engine import Engine
 from steprelay.http import api
 from steprelay.importer import Columns, Row, Target, import_sessions, rows, sessions
 from steprelay.stores.memory import MemoryStore
+from steprelay.testing.servers import postgres
 
 TALK = [{"role": "user", "content": "Find a hotel"}, {"role": "assistant", "content": "I found three."}]
 SESSIONS = [
@@ -266,3 +272,46 @@ async def test_a_table_name_is_never_sql(table):
     with pytest.raises(ConfigError, match="no table"):
         await found(table, table='agent_sessions"; drop table agent_sessions; --')
     assert len(await found(table)) == 4
+
+
+async def test_a_postgres_table_with_jsonb_and_uuids(store):
+    url = postgres().url()
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(
+            "create schema old; create table old.sessions (session_id uuid primary key, context jsonb, status text)"
+        )
+        ids = [f"00000000-0000-0000-0000-{n:012}" for n in range(250)]
+        await connection.executemany(
+            "insert into old.sessions values ($1, $2, 'done')", [(i, json.dumps({"messages": TALK})) for i in ids]
+        )
+        await connection.execute("update old.sessions set context = null where session_id = $1", ids[100])
+    finally:
+        await connection.close()
+    report = await import_sessions(rows(url, "old.sessions"), store, TARGET)
+    assert (report.created, [(n.row, n.session) for n in report.bad]) == (249, [(101, ids[100])])
+    assert (await store.read(key(ids[0]), "run"))[0].status == "COMPLETED"
+    with pytest.raises(ConfigError, match="no column 'state'"):
+        await found(url, table="old.sessions", columns=Columns(status="state"))
+    with pytest.raises(ConfigError, match="no table"):
+        await found(url, table="sessions")
+
+
+async def test_a_pydantic_ai_agent_goes_on_with_an_imported_conversation(table):
+    heard = []
+
+    def model(messages, info):
+        heard.append([p.content for m in messages for p in m.parts])
+        return ModelResponse(parts=[TextPart("Booked.")])
+
+    agent = PydanticAIAgent(Agent(FunctionModel(model)), stream=False)
+    engine = Engine(MemoryStore(), {"travel": agent}, lambda adapter: PydanticAIAgent.view)
+    target = Target(agent="travel", adapter="pydantic_ai", seed=PydanticAIAgent.seed, tenant="default")
+    assert (await import_sessions(rows(table), engine.store, target)).created == 4
+    await engine.store.signal(key("s-done"), Signal(kind="prompt", body=codec.dumps("Book the first"), reopens=True))
+    await engine.store.signal(key("s-error"), Signal(kind="resume", body="{}", reopens=True))
+    for session in ("s-asked", "s-midway", "s-done", "s-error"):
+        advanced = await engine.advance(key(session), carrier="client")
+        assert advanced.outcome == Done(status="COMPLETED", stop_reason="finished"), session
+    said = [m["content"] for m in TALK]
+    assert heard == [said[:1], [*said, "Continue."], [*said, "Book the first"], [*said, "Continue."]]
