@@ -33,7 +33,7 @@ from .sim_world import GRANTED, LEASE, Gone, Host, Violation, Wire, World, again
 LIMITS = Limits(steps=8, attempts=5, releases=200, expires=60.0)
 STORM = 45.0
 """Virtual seconds of trouble, before the calm."""
-PATIENCE = 6_000.0
+PATIENCE = 2_500.0
 """Virtual seconds after which a run that has not come to its end never will."""
 
 
@@ -288,8 +288,10 @@ async def _watch(world: World, tasks: list[asyncio.Task[Any]], until: float) -> 
         for task in [t for t in world.tasks if t.done()]:
             world.tasks.discard(task)
             error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, Gone | StoreUnavailable):
+            if isinstance(error, Violation):
                 raise error
+            if error is not None and not isinstance(error, Gone | StoreUnavailable):
+                raise Violation(f"{type(error).__name__}: {error}") from error
 
 
 async def _bury(world: World) -> None:
