@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 import time
@@ -32,6 +31,8 @@ class Span(click.ParamType[float]):
 
 
 def _with_store(work: Callable[[Store], Awaitable[Any]]) -> Any:
+    import asyncio
+
     from ..app import open_store
     from ..config import settings
 
@@ -57,14 +58,20 @@ def migrate() -> None:
 @click.option("--every", type=Span(), help="Go on sweeping, this often (10s); else once.")
 def sweep(target: str | None, every: float | None) -> None:
     """Carry on what is due and carried by nobody, and deliver what was not. Any number may sweep at once."""
+    import asyncio
+
+    from ..drivers.sweep import Sweep
+    from ..drivers.wake import TaskWaker
     from .target import find, load
 
     app = load(find(target, Path.cwd()))
+    here = isinstance(app.waker, TaskWaker)  # else somebody else is woken to carry on
+    sweeper = Sweep(app.engine, app.carry, app.outbox.deliver) if here else app.sweeper
 
     async def work() -> None:
         try:
             while True:
-                swept = await app.sweeper.once()
+                swept = await sweeper.once()
                 failed = f", {swept.failed} failed (see the log)" if swept.failed else ""
                 click.echo(f"{swept.runs} runs carried on, {swept.delivered} messages delivered{failed}")
                 if every is None:

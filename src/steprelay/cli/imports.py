@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +66,8 @@ def imports(
             return await import_sessions(found, app.store, into, dry_run=dry_run)
         finally:
             await app.store.close()
+
+    import asyncio
 
     report = asyncio.run(run())
     _tell(report, "would be created" if dry_run else "created")

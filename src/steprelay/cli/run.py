@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +26,8 @@ def run(target: str, task: str | None, agent: str | None, run_id: str | None) ->
 
     The run is kept like any other: Ctrl-C or a crash loses nothing, --go-on carries it on.
     """
+    import asyncio
+
     from .target import find, load
 
     if bool(task) == bool(run_id):
@@ -38,6 +39,8 @@ def run(target: str, task: str | None, agent: str | None, run_id: str | None) ->
 
 
 async def _run(app: App, target: str, task: str | None, agent: str | None, run_id: str | None) -> End | None:
+    import asyncio
+
     from ..core.errors import BadInput
     from ..core.model import RunKey, Signal
     from .show import console
@@ -70,6 +73,8 @@ class Watch:
 
     async def to_the_end(self) -> End | None:
         """Steps until the round is over or waits for somebody who is not here. Prints each as it is committed."""
+        import asyncio
+
         from ..core.model import Again, Busy, Waiting
 
         with self._console.status("Thinking…") as self._status:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -27,6 +26,8 @@ def runs(ctx: click.Context, url: str | None) -> None:
 
 
 def _do(ctx: click.Context, work: Work) -> Any:
+    import asyncio
+
     async def inner() -> Any:
         async with connect(ctx.obj) as client:
             return await work(client)
@@ -90,6 +91,8 @@ def show(ctx: click.Context, run: str) -> None:
 @click.pass_context
 def tail(ctx: click.Context, run: str) -> None:
     """Follow a run until its round is over or it waits for you. Whoever carries it: this only looks."""
+    import asyncio
+
     from .show import Feed, console, ending, from_wire, print_end
 
     async def work(client: Client) -> None:
@@ -154,7 +157,7 @@ def answer(ctx: click.Context, run: str, answer: str, interrupt: str | None) -> 
         return await client.post(f"runs/{run}/input", [{"interruptId": one["id"], "status": "resolved", "payload": payload}])
 
     row = _do(ctx, work)
-    click.echo(f"Answered. {row['sessionId']} is {row['status'].lower()}.")
+    click.echo(f"Answered. The next step of {row['sessionId']} is due.")
 
 
 @runs.command()
@@ -197,6 +200,8 @@ def stats(ctx: click.Context, limit: int) -> None:
 
 
 def _state(run: dict[str, Any]) -> str:
+    if run["status"] in ENDED and not run["isTerminal"]:
+        return "[cyan]goes on[/]"  # a prompt or a resume is there, and nobody has taken the step yet
     words = run["status"].lower().replace("_", " ")
     why = (run["stopReason"] or "").replace("_", " ")
     return f"[{HUES.get(run['status'], 'cyan')}]{words}[/]{f' · {why}' if why and why not in (words, 'finished') else ''}"

@@ -235,7 +235,7 @@ def _quotes(value: Value, most: int = 2) -> list[str]:
     """`path:line  text` of what a search found."""
     found = [v for v in value.values() if isinstance(v, list)] if isinstance(value, dict) else []
     hits = [h for h in (found[0] if found else []) if isinstance(h, dict) and {"path", "line", "text"} <= h.keys()]
-    return [clip(f"{h['path']}:{h['line']}  {h['text']}", 90) for h in hits[:most]]
+    return [clip(f"{h['path']}:{h['line']}: {h['text']}", 90) for h in hits[:most]]
 
 
 def ending(parts: Iterable[Part]) -> End | None:

@@ -112,7 +112,7 @@ def _imported(where: str, load: Any) -> ModuleType:
     except Exception as e:
         if isinstance(e, ModuleNotFoundError) and e.name == where.partition(".")[0]:
             raise ConfigError(f"there is no file or module {where!r}; give FILE.py, a module, or module:name") from e
-        at = traceback.extract_tb(e.__traceback__)[-1]
+        at = [f for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith("<frozen")][-1]
         raise ConfigError(f"{where} cannot be imported: {type(e).__name__}: {e} ({_short(at.filename)}:{at.lineno})") from e
 
 
