@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import sqlite3
 import time
@@ -58,9 +59,9 @@ def test_a_setting_without_a_path_says_what_to_write(url: str) -> None:
 
 async def test_nothing_is_touched_before_the_first_verb(tmp_path: Path) -> None:
     store = SQLiteStore(str(tmp_path / "new" / "runs.db"))
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir(tmp_path) == []
     await create(store)
-    assert (tmp_path / "new" / "runs.db").exists()
+    assert "runs.db" in os.listdir(tmp_path / "new")
     await store.close()
 
 
@@ -172,9 +173,8 @@ async def test_a_commit_that_finds_the_disk_full_changes_nothing(store: SQLiteSt
     assert await store.read(KEY, "steps") == []
 
 
-async def test_what_is_no_database_is_named(path: Path) -> None:
-    path.write_bytes(b"this is a letter, not a database" * 100)
-    store = SQLiteStore(str(path))
+async def test_what_is_no_database_is_named() -> None:
+    store = SQLiteStore(__file__)
     with pytest.raises(StoreError, match="not a SQLite database"):
         await store.check()
     await store.close()
