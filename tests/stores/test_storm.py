@@ -28,4 +28,4 @@ def test_a_missing_guard_is_noticed(mutant: str) -> None:
 
 def test_a_file_has_no_server_to_crash() -> None:
     with pytest.raises(SystemExit):
-        main("--store sqlite --crashes 1".split())
+        main(["--store", "sqlite", "--crashes", "1"])
