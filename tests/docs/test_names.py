@@ -1,6 +1,7 @@
 """What the pages name is there: functions, files, headings."""
 
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
@@ -65,3 +66,11 @@ def test_every_link_leads_somewhere(page):
         if mark:
             headings = [anchor(line) for line in target.read_text().splitlines() if line.startswith("#")]
             assert mark in headings, f"{page.name}: {link}"
+
+
+def test_the_picture_of_the_house_is_the_one_the_imports_are_checked_by():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = next(c["layers"] for c in config if c["type"] == "layers")
+    picture = re.search(r"## The house\n\n```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
+    drawn = [re.split(r"\s{2,}", line)[0] for line in picture.splitlines()]
+    assert drawn == [re.sub(r"[()]", "", layer).replace(" : ", " | ") for layer in checked]

@@ -6,6 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from steprelay import App
+from steprelay.cli import target
+
 FOLDER = Path(__file__).parents[2] / "examples"
 
 
@@ -55,8 +58,13 @@ class Client:
         return seen
 
 
-def test_every_example_is_tested():
+def test_every_example_is_tested_and_is_a_target_of_dev(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STEPRELAY_STORE", "memory:")
     assert {p.stem for p in FOLDER.glob("*.py")} == {"function_agent", "approval", "pydantic_agent"}
+    for path in FOLDER.glob("*.py"):
+        assert isinstance(target.load(target.find(str(path), tmp_path)), App)
+        assert f"steprelay dev examples/{path.name}" in path.read_text(encoding="utf-8")
 
 
 async def test_the_link_checker_checks_a_page_a_step(served, tmp_path):
