@@ -15,11 +15,12 @@ from steprelay.testing.store_machine import StoreMachine
 from steprelay.testing.store_suite import Place
 
 BOUNDED = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+    max_examples=40, stateful_step_count=40, deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck), print_blob=True,
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 def test_random_histories_agree_with_the_model(name: str, tmp_path: Path) -> None:
     folders = count()
