@@ -211,6 +211,22 @@ async def _forget(client, address: str):
     return client
 
 
+async def test_another_round_of_a_strangers_run_is_counted_as_well():
+    world = w.World(w.fails, anonymous_start="same-origin", starts_a_minute=2)
+    async with world.browser() as c:
+        await w.founding(c, "s1")
+        second = await c.post("/api/runs/s1/input", json={"userPrompt": "more"})
+        await w.founding(c, "s1")
+        third = [
+            await c.post("/api/runs/s1/input", json={"userPrompt": "more"}),
+            await c.post("/api/runs/s1/resume", json={}),
+            await c.post("/api/runs/s1/fork", json={"step": -1}),
+        ]
+    assert second.status_code == 200
+    assert [a.status_code for a in third] == [429, 429, 429]
+    assert world.calls == 2
+
+
 async def test_strangers_money_is_counted_by_address():
     world = w.World(w.three_steps, anonymous_start="allow", usd_a_day=2.0, limits=Limits(usd=1.0))
     async with world.client() as c:

@@ -27,6 +27,8 @@ from .problem import Problem, absent, translated
 
 T = TypeVar("T")
 _log = logging.getLogger("steprelay")
+WEBHOOK_PATIENCE = 2.0
+"""Seconds an answer waits for webhooks."""
 _OWNERS = 10_000
 """Owners of runs kept in memory: they never change."""
 
@@ -138,6 +140,12 @@ class Api:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def send_outbox(self, key: RunKey) -> None:
+        """Send what a step put into the run's outbox. What takes longer goes on by itself, or with the sweeper."""
+        if self.deliver is not None:
+            work = self.spawn(_awaited(self.deliver(key)))
+            await asyncio.wait({work}, timeout=WEBHOOK_PATIENCE)
+
     async def call_background(self, key: RunKey, carrier: str) -> None:
         """Have the run carried on, if that is what its carrier does. A wake that fails is made good by the sweeper."""
         if carrier == "background" and self.wake is not None:
@@ -145,6 +153,10 @@ class Api:
                 await self.wake(key, carrier)
             except Exception as e:
                 _log.warning("run %s could not be woken, the sweeper will find it: %s", key.id, type(e).__name__)
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
 
 
 @dataclass(kw_only=True, slots=True)

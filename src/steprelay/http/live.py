@@ -38,24 +38,22 @@ async def stream_step(call: Call, ask: Ask) -> Answer:
     speaking = _encoder(call)
     opening = await _opening(call, ask, speaking)
     heard: asyncio.Queue[Live | None] = asyncio.Queue()
-    task = call.api.spawn(advance(call, ask, listen=heard.put_nowait))
-    task.add_done_callback(lambda _: heard.put_nowait(None))
+    said = asyncio.Event()  # there is something to stream, or nothing to come
+
+    def hear(live: Live | None) -> None:
+        heard.put_nowait(live)
+        said.set()
+
+    task = call.api.spawn(advance(call, ask, listen=hear))
+    task.add_done_callback(lambda _: hear(None))
     with suppress(TimeoutError):
         async with asyncio.timeout(SOON):
-            await _first(heard, task)
+            await said.wait()
     status, headers = 200, {}
     if task.done() and heard.qsize() <= 1:  # nothing was said
         told = answered(call, ask, task.result())
         status, headers = told.status, dict(told.headers)
     return Answer(stream=_response(_step_events(call, ask, speaking, opening, heard, task), status, headers))
-
-
-async def _first(heard: asyncio.Queue[Live | None], task: asyncio.Task[Advanced]) -> None:
-    """Until there is something to stream, or nothing to come."""
-    first = await heard.get()
-    heard.put_nowait(first)
-    for _ in range(heard.qsize() - 1):  # keep the order
-        heard.put_nowait(heard.get_nowait())
 
 
 async def _step_events(

@@ -29,7 +29,7 @@ async def admit(call: Call) -> str | None:
         raise unknown_sender()
     if settings.anonymous_start == "same-origin" and same_origin(call.request.headers, settings.public_url) is not True:
         raise Problem(403, "foreign_origin", "Runs are started from this server's own pages, or with the server key.")
-    await _within_rate(call)
+    await within_rate(call)
     if who.owner is not None:
         return who.owner
     owner, value = call.api.auth.owner()
@@ -37,7 +37,13 @@ async def admit(call: Call) -> str | None:
     return owner
 
 
-async def _within_rate(call: Call) -> None:
+async def admit_round(call: Call, run: Run) -> None:
+    """Let another round of a run begin: what a stranger started is counted like a start. Raises Problem 429."""
+    if run.owner is not None and not call.who.trusted:
+        await within_rate(call)
+
+
+async def within_rate(call: Call) -> None:
     """Count a stranger's start by address. Raises Problem 429."""
     store, settings, address = call.api.engine.store, call.api.settings, _address(call)
     if await store.incr(f"starts/{settings.tenant}/{address}", 1, ttl=60.0) > settings.starts_a_minute:

@@ -18,8 +18,6 @@ from .starts import admit, create, create_same, make, token
 
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0
 """Seconds between two looks at a run that a held request waits for."""
-WEBHOOK_PATIENCE = 2.0
-"""Seconds an answer waits for webhooks; what takes longer goes on by itself or with the sweeper."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,14 +127,9 @@ async def advance(call: Call, ask: Ask, wall: float | None = None, listen: Calla
         ask.key, carrier=ask.carrier, wall=wall or call.api.settings.wall, expect=ask.expect, request=ask.request, new=ask.new,
         listen=listen, fit=ask.fit,
     )  # fmt: skip
-    if advanced.outgoing and call.api.deliver is not None:
-        await asyncio.wait({call.api.spawn(_delivered(call, ask.key))}, timeout=WEBHOOK_PATIENCE)
+    if advanced.outgoing:
+        await call.api.send_outbox(ask.key)
     return advanced
-
-
-async def _delivered(call: Call, key: RunKey) -> None:
-    if call.api.deliver is not None:
-        await call.api.deliver(key)
 
 
 async def _held(call: Call, ask: Ask) -> Advanced:

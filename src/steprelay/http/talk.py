@@ -15,7 +15,7 @@ from . import wire
 from .api import Answer, Call, pruned
 from .problem import Problem, absent
 from .runs import made, seen_view
-from .starts import create, given, limited
+from .starts import admit_round, create, given, limited
 
 PAGE = 200
 
@@ -119,6 +119,7 @@ async def _prompt(call: Call, seen: Refused) -> None:
             return
         detail = 'The run is not done. Wait for it, cancel it, or queue the prompt with "whenBusy": "queue".'
         raise Problem(409, "run_busy", detail, runStatus=run.status)
+    await admit_round(call, run)
     told = await signal(call, run.key, Signal(kind="prompt", body=body, request_id=id, reopens=True))
     if told.body != body:
         raise Problem(422, "key_reused", "This Idempotency-Key was used for another prompt; use a new key.")
@@ -146,15 +147,10 @@ async def cancel(call: Call) -> Answer:
     await call.api.engine.store.signal(run.key, Signal(kind="cancel"))
     ending = call.api.spawn(call.api.engine.advance(run.key, carrier=None, wall=call.api.settings.wall))
     advanced = await asyncio.shield(ending)
-    if advanced.outgoing and call.api.deliver is not None:
-        call.api.spawn(_deliver(call, run.key))
+    if advanced.outgoing:
+        await call.api.send_outbox(run.key)
     ended = advanced.run is not None and advanced.run.ended
     return await now_shown(call, run.key, 200 if ended else 202)
-
-
-async def _deliver(call: Call, key: RunKey) -> None:
-    if call.api.deliver is not None:
-        await call.api.deliver(key)
 
 
 async def resume(call: Call) -> Answer:
@@ -169,6 +165,7 @@ async def resume(call: Call) -> Answer:
     wanted = given(call.body.limits)
     if not call.who.trusted:
         limited(call.api.settings.limits, call.body.limits, free=False)
+    await admit_round(call, run)
     await signal(call, run.key, Signal(kind="resume", body=codec.dumps({"limits": wanted}), reopens=True))
     return await now_shown(call, run.key)
 
@@ -196,6 +193,7 @@ async def fork(call: Call) -> Answer:
         raise Problem(404, "no_such_step", f"The run's newest step is {run.step - 1}.", path="$.step")
     steps = await _history(call, run, body.step)
     new = _forked(call, run, steps)
+    await admit_round(call, run)
     created, copy = await create(call.api, call.named(token_hex(16)), new)
     if created:
         await call.api.call_background(copy.key, copy.carrier)
