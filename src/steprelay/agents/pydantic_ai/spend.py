@@ -84,11 +84,13 @@ def _priced(model: Any) -> bool:
     return False
 
 
-def streams(model: Any) -> bool:
-    """Whether the model can stream."""
+def streams(model: Any, settings: Any) -> bool:
+    """Whether to stream: not if the model cannot, nor if it works in the background, where the step shall not wait for it."""
     from pydantic_ai.models import Model
 
     model = _all(model)[0]
+    if any(isinstance(s, dict) and s.get("openai_background") for s in (settings, model.settings)):
+        return False
     if getattr(model, "stream_function", model) is None:  # a FunctionModel without one
         return False
     return type(model).request_stream is not Model.request_stream

@@ -64,7 +64,9 @@ class _Step:
     def __init__(self, adapter: PydanticAIAgent, turn: Turn, ctx: Context) -> None:
         self.agent: Agent[Any, Any] = adapter.agent
         self.deps, self.stream, self.turn, self.ctx = adapter.deps, adapter.stream, turn, ctx
-        state = {} if turn.fresh else dict(turn.state or {})
+        state = turn.state or {}
+        if state.get("round", 0) != turn.round:  # counters and questions are those of one round
+            state = {}
         self.held: list[Value] = state.get("held", [])
         self.asked: dict[str, Any] = {} if turn.landing else state.get("asked", {})
         self.retries: dict[str, int] = state.get("retries", {})
@@ -115,7 +117,7 @@ class _Step:
         node = await self.run.next(self.run.next_node)  # routes only
         if not Agent.is_model_request_node(node):
             return await self.run.next(node)
-        if self.stream and not self.held and streams(self.run.ctx.deps.model):
+        if self.stream and not self.held and streams(self.run.ctx.deps.model, self.agent.model_settings):
             await self._tell(node)
         node = await self.run.next(node)
         if Agent.is_call_tools_node(node) and all(c.tool_name in guard.output_tools for c in node.model_response.tool_calls):
@@ -181,7 +183,7 @@ class _Step:
             retries = {k: v for k, v in kept.items() if v and k not in tools.succeeded_tools}
             retries |= {k: retries.get(k, 0) + 1 for k in tools.failed_tools}
             output_retries = self.run.ctx.state.output_retries_used
-        state = {"retries": retries, "output_retries": output_retries, **more}
+        state = {"round": self.turn.round, "retries": retries, "output_retries": output_retries, **more}
         return {k: v for k, v in state.items() if v}
 
 
