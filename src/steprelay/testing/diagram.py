@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from ..core.machine import TABLE, TERMINAL, Cause
 from ..core.model import Status
@@ -36,10 +36,17 @@ MEANING: Final[dict[Cause, str]] = {
 }
 
 
+def transitions() -> list[tuple[Status, Cause, Status]]:
+    """The table in the order of its words, however it is written down."""
+    statuses, causes = get_args(Status), get_args(Cause)
+    rows = [(status, cause, to) for (status, cause), to in TABLE.items()]
+    return sorted(rows, key=lambda row: (statuses.index(row[0]), causes.index(row[1])))
+
+
 def mermaid() -> str:
     """The state diagram, one arrow for each pair of statuses."""
     arrows: dict[tuple[Status, Status], list[Cause]] = {}
-    for (status, cause), to in TABLE.items():
+    for status, cause, to in transitions():
         arrows.setdefault((status, to), []).append(cause)
     lines = ["stateDiagram-v2", "    [*] --> RUNNING: created"]
     lines += [f"    {a} --> {b}: {', '.join(causes)}" for (a, b), causes in arrows.items()]
@@ -49,7 +56,7 @@ def mermaid() -> str:
 
 def table() -> str:
     """The same as a Markdown table, with what each cause means."""
-    rows = [f"| {status} | {cause} | {to} | {MEANING[cause]} |" for (status, cause), to in TABLE.items()]
+    rows = [f"| {status} | {cause} | {to} | {MEANING[cause]} |" for status, cause, to in transitions()]
     return "\n".join(["| from | cause | to | when |", "| --- | --- | --- | --- |", *rows])
 
 
