@@ -28,8 +28,9 @@ from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, TaskWaker
 from .http.auth import Auth, driver_secret
-from .engine import FOREVER, Advanced, Engine, Observer
+from .engine import FOREVER, Advanced, Engine
 from .ports import Agent, Store, Waker
+from .watch import Observer
 
 SWEEP_EVERY = 10.0
 """Seconds between two sweeps of a process that lives on."""

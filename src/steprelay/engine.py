@@ -22,20 +22,19 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from .core import codec, machine
+from .core import machine
 from .core.errors import AgentError, SchemaTooNew, StateInvalid, StepRelayError, StoreUnavailable
 from .core.model import (
-    Again, Busy, Claim, Claimed, Commit, Committed, Fenced, Live, New, Outcome, Part, Refused, Reply, Request, Run, RunKey,
-    Step, Text, Usage, Value,
+    Busy, Claim, Claimed, Commit, Committed, Fenced, New, Outcome, Refused, Reply, Request, Run, RunKey,
+    Step, Text,
 )  # fmt: skip
 from .lease import Lease, Wall
 from .core.noun import Noun, replace
-from .ledger import Listen, StepContext
+from .ledger import StepContext
 from .ports import Agent, Store
+from .watch import Listen, Observer, View, Watch
 
 T = TypeVar("T")
-Observer = Callable[[dict[str, Value]], None]
-View = Callable[[str], Callable[[Value], Any]]
 FOREVER = 10 * 365 * 86_400.0
 
 
@@ -64,8 +63,9 @@ class Engine:
         lease: float = 15.0, observer: Observer | None = None, ids: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:  # fmt: skip
         """`view(adapter)` answers that adapter's pure `view`; `ids` makes claim ids; `lease` is in seconds."""
-        self.store, self.agents, self._view, self.lease = store, agents, view, lease
-        self._observer, self._ids = observer, ids
+        self.store, self.agents, self.lease, self._ids = store, agents, lease, ids
+        self._watch = Watch(view, observer)
+        self.parts, self.tell, self.observe = self._watch.parts, self._watch.tell, self._watch.observe
 
     async def advance(
         self, key: RunKey, *, carrier: str | None, holder: str = "", wall: float = FOREVER, expect: int | None = None,
@@ -79,6 +79,7 @@ class Engine:
         stays away for most of a lease: what became of the step is then found out by repeating the request.
         """
         limit, loop = Wall(wall), asyncio.get_running_loop()
+        self._warm()
         claim_id = self._ids()  # one for all tries: a claim whose answer was lost is granted again
 
         def claim() -> Awaitable[Claimed | Refused]:
@@ -105,9 +106,9 @@ class Engine:
                 commit = replace(commit, step=replace(commit.step, request=None))
             committed, kept = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
-                self._report("fenced", claimed, commit, spent)
+                self._watch.report("fenced", claimed, commit, spent)
                 return self._lost(claimed, taken)
-            self._report("step" if commit.step else "release", claimed, commit, spent)
+            self._watch.report("step" if commit.step else "release", claimed, commit, spent)
             run = machine.apply(
                 claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if kept else None
             )
@@ -118,15 +119,15 @@ class Engine:
             outgoing = outgoing or bool(commit.outbox)
             if run.claim_id is None:
                 newest = step or (taken or claimed.steps or (None,))[-1]
-                return Advanced(
-                    outcome=machine.outcome(run, committed.now),
-                    run=run,
-                    step=newest,
-                    now=committed.now,
-                    taken=taken,
-                    outgoing=outgoing,
-                )
+                outcome = machine.outcome(run, committed.now)
+                return Advanced(outcome=outcome, run=run, step=newest, now=committed.now, taken=taken, outgoing=outgoing)
             claimed = self._renewed(claimed, run, step, committed, commit)
+
+    def _warm(self) -> None:
+        """Let the adapters that have a `warm` import their frameworks while the first claim is on its way."""
+        while self._cold:
+            warming = asyncio.get_running_loop().run_in_executor(None, self._cold.pop())
+            warming.add_done_callback(lambda f: f.cancelled() or f.exception())  # the step will say it better
 
     async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit | None:
         """From a claim to what shall be committed; None: the claim was lost on the way."""
@@ -183,7 +184,7 @@ class Engine:
         if error is None:
             try:
                 reply = task.result()
-                return machine.fold(opened, reply, self._seen(opened.claimed.run.adapter, reply), now, cancelled=cancelled)
+                return machine.fold(opened, reply, self._watch.seen(opened.claimed.run.adapter, reply), now, cancelled=cancelled)
             except StepRelayError as e:
                 error = AgentError(str(e), final=True)
             except Exception as e:  # rubbish where a Reply has a shape: the agent's fault, and no reason to try again
@@ -233,53 +234,15 @@ class Engine:
     def _renewed(self, old: Claimed, run: Run, step: Step | None, committed: Committed, commit: Commit) -> Claimed:
         steps = (*old.steps, step) if step else old.steps
         ledger = {**old.ledger, **commit.ledger} if commit.keep_ledger else {}
-        return Claimed(
-            claim=replace(old.claim, index=run.step),
-            run=run,
-            steps=tuple(s for s in steps if s.index >= run.floor),
-            inbox=committed.inbox,
-            ledger=ledger,
-            now=committed.now,
-        )
+        kept = tuple(s for s in steps if s.index >= run.floor)
+        claim = replace(old.claim, index=run.step)
+        return Claimed(claim=claim, run=run, steps=kept, inbox=committed.inbox, ledger=ledger, now=committed.now)
 
     def _lost(self, claimed: Claimed, taken: tuple[Step, ...]) -> Advanced:
         run = claimed.run
         newest = (taken or claimed.steps or (None,))[-1]
         busy = Busy(until=None, carrier=run.carrier)
         return Advanced(outcome=busy, run=run, step=newest, now=claimed.now, taken=taken, refused="fenced")
-
-    # ------------------------------------------------------------ views
-
-    def parts(self, adapter: str, step: Step) -> tuple[Part, ...]:
-        """Everything a step row says, in order: its messages as that adapter shows them, then its own parts."""
-        view = self._view(adapter)
-        return (*(p for m in step.messages for p in view(codec.loads(m))), *codec.parts_from(step.parts))
-
-    def _seen(self, adapter: str, reply: Reply) -> tuple[Part, ...]:
-        machine.check_reply(reply)
-        view = self._view(adapter)
-        return (*(p for m in reply.messages for p in view(m)), *reply.parts)
-
-    def tell(self, run: Run, step: Step, listen: Listen | None) -> None:
-        if listen is not None:
-            for i, part in enumerate(self.parts(run.adapter, step)):
-                listen(Live(step=step.index, attempt=step.attempt, index=i, part=part, committed=True))
-
-    def observe(self, event: dict[str, Value]) -> None:
-        """Tell the observer; never a prompt, a message or a secret."""
-        if self._observer is not None:
-            self._observer(event)
-
-    def _report(self, what: str, claimed: Claimed, commit: Commit, spent: float) -> None:
-        usage = codec.unpack(Usage, commit.step.usage if commit.step else None)
-        run = claimed.run
-        self.observe(
-            {
-                "event": what, "tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": run.step,
-                "attempt": run.attempts, "carrier": claimed.claim.carrier, "status": commit.status,
-                "stop_reason": commit.stop_reason, "ms": round(spent * 1000, 1), "tokens": usage.tokens, "usd": usage.usd,
-            }
-        )  # fmt: skip
 
 
 async def _stopped(task: asyncio.Future[Any], grace: float) -> None:
@@ -290,8 +253,3 @@ async def _stopped(task: asyncio.Future[Any], grace: float) -> None:
             await asyncio.wait({task}, timeout=grace)
     if task.done() and not task.cancelled():
         task.exception()  # looked at: when the claim is lost nobody else will
-
-
-def again(outcome: Outcome | None) -> bool:
-    """Whether the next step is due now."""
-    return isinstance(outcome, Again) and outcome.after <= 0

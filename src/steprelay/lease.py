@@ -51,13 +51,11 @@ class Lease:
         self._store, self._claim, self._span, self._wall = store, claim, span, wall
         self._interval = min(INTERVAL, span / 3)
         self._said: dict[str | None, list[str]] = {}
-        self._fresh = False  # something was said since the last tail
         self._entries: dict[str, Json] = {}  # not in the store yet
         self.recorded: dict[str, Json] = {}  # all of this attempt
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         self.stop: asyncio.Future[Literal["cancelled", "fenced"]] = asyncio.get_running_loop().create_future()
-        self.parts: list[Part] = []
 
     async def __aenter__(self) -> Lease:
         self._beat = asyncio.create_task(self._keep())
@@ -80,7 +78,6 @@ class Lease:
         """Remember words for other readers."""
         if isinstance(part, Text | Thought):
             self._said.setdefault(part.id, []).append(part.text)
-            self._fresh = True
             self._wake.set()
 
     def note(self, key: str, entry: Json) -> None:

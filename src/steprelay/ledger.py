@@ -17,8 +17,7 @@ from .core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, T
 from .core.model import Effect, Interrupt, Json, Live, Part, Turn, Value
 from .lease import Lease, Wall
 from .ports import Unknown
-
-Listen = Callable[[Live], None]
+from .watch import Listen
 
 
 class StepContext:

@@ -31,31 +31,18 @@ Cause = Literal[
     "prompt", "resume",  # of an ended run
 ]  # fmt: skip
 
-TABLE: dict[tuple[Status, Cause], Status] = {
-    ("RUNNING", "continue"): "RUNNING",
-    ("RUNNING", "finish"): "COMPLETED",
-    ("RUNNING", "ask"): "AWAITING_INPUT",
-    ("RUNNING", "wait"): "WAITING",
-    ("RUNNING", "retry"): "WAITING",
-    ("RUNNING", "fail"): "FAILED",
-    ("RUNNING", "brake"): "FAILED",
-    ("RUNNING", "land"): "COMPLETED",
-    ("RUNNING", "cancel"): "CANCELLED",
-    ("WAITING", "due"): "RUNNING",
-    ("WAITING", "unmet"): "WAITING",
-    ("WAITING", "expire"): "CANCELLED",
-    ("WAITING", "cancel"): "CANCELLED",
-    ("AWAITING_INPUT", "answer"): "RUNNING",
-    ("AWAITING_INPUT", "unmet"): "AWAITING_INPUT",
-    ("AWAITING_INPUT", "expire"): "CANCELLED",
-    ("AWAITING_INPUT", "cancel"): "CANCELLED",
-    ("COMPLETED", "prompt"): "RUNNING",
-    ("FAILED", "prompt"): "RUNNING",
-    ("CANCELLED", "prompt"): "RUNNING",
-    ("COMPLETED", "resume"): "RUNNING",
-    ("FAILED", "resume"): "RUNNING",
-    ("CANCELLED", "resume"): "RUNNING",
-}
+_NEXT: dict[Status, dict[Cause, Status]] = {
+    "RUNNING": {
+        "continue": "RUNNING", "finish": "COMPLETED", "ask": "AWAITING_INPUT", "wait": "WAITING", "retry": "WAITING",
+        "fail": "FAILED", "brake": "FAILED", "land": "COMPLETED", "cancel": "CANCELLED",
+    },
+    "WAITING": {"due": "RUNNING", "unmet": "WAITING", "expire": "CANCELLED", "cancel": "CANCELLED"},
+    "AWAITING_INPUT": {"answer": "RUNNING", "unmet": "AWAITING_INPUT", "expire": "CANCELLED", "cancel": "CANCELLED"},
+    "COMPLETED": {"prompt": "RUNNING", "resume": "RUNNING"},
+    "FAILED": {"prompt": "RUNNING", "resume": "RUNNING"},
+    "CANCELLED": {"prompt": "RUNNING", "resume": "RUNNING"},
+}  # fmt: skip
+TABLE: dict[tuple[Status, Cause], Status] = {(status, cause): to for status, row in _NEXT.items() for cause, to in row.items()}
 TERMINAL: frozenset[Status] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 SOFT: frozenset[StopReason] = frozenset({"max_steps", "max_tool_calls", "max_tokens", "max_cost", "repetition"})
 INTERVAL = 5.0
@@ -538,8 +525,3 @@ def interrupts_of(steps: Iterable[Step]) -> tuple[Interrupt, ...]:
     """The questions the newest of these steps asked."""
     newest = max(steps, key=lambda s: s.index, default=None)
     return () if newest is None else tuple(p for p in codec.parts_from(newest.parts) if isinstance(p, Interrupt))
-
-
-def limits_known() -> frozenset[str]:
-    """The names a caller may set."""
-    return frozenset(Limits.fields) - {"extra"}

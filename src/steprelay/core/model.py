@@ -67,15 +67,8 @@ class Usage(Noun):
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        usd = None if self.usd is None and other.usd is None else (self.usd or 0.0) + (other.usd or 0.0)
-        return Usage(
-            requests=self.requests + other.requests,
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            tool_calls=self.tool_calls + other.tool_calls,
-            usd=usd,
-        )
+        both: dict[str, Any] = {n: (getattr(self, n) or 0) + (getattr(other, n) or 0) for n in Usage.fields}
+        return Usage(**{**both, "usd": None if self.usd is None and other.usd is None else both["usd"]})
 
 
 class ErrorInfo(Noun):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.model import Again, Busy, New, Request, RunKey
 from ..engine import FOREVER, Advanced, Engine
-from ..ledger import Listen
+from ..watch import Listen
 from ..ports import Waker
 
 HEADROOM = 1.5
