@@ -429,6 +429,7 @@ async def test_health_tells_store_schema_and_version():
         health = await anyone.get("/api/health")
     assert health.status_code == 200
     assert msgspec.json.decode(health.content, type=shapes.Health).schema == 1
+    assert health.json()["store"] == "memory"
 
 
 async def test_limits_are_those_of_the_server_unless_named():
