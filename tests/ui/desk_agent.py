@@ -1,7 +1,7 @@
 """The agent behind the page's tests: what it does is in its prompt, and a step can be held until a file appears.
 
-    "4 steps"        so many steps, then an answer           "ask at 1"     wants an approval in step 1
-    "hold 2 NAME"    step 2 waits for the file NAME          "question"     asks before it answers
+"4 steps"        so many steps, then an answer           "approval"     asks before it deletes
+"hold 2 NAME"    step 2 waits for the file NAME          "question"     asks before it answers
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def desk(turn, ctx):
         while not (GATES / held[1]).exists():
             await asyncio.sleep(0.02)
     ctx.emit(Thought(text=f"Looking at part {turn.step}."))
-    if f"ask at {turn.step}" in said:
+    if "approval" in said:
         try:
             gone = await ctx.call("delete", delete, branches=14, effect="needs_approval", ask={"branches": 14})
         except Denied:

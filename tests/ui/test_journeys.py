@@ -7,7 +7,6 @@ import pytest
 from desk import Desk
 from playwright.async_api import expect
 
-
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 CLEAN = "0 lost · 0 doubled · 0 second model calls"
 
@@ -111,7 +110,7 @@ async def test_stop_by_the_escape_key(desk: Desk, gate: str) -> None:
 
 @pytest.mark.parametrize(("verdict", "output"), [("Approve", "14 gone"), ("Reject", "Nothing was deleted.")])
 async def test_the_agent_asks_before_it_acts(desk: Desk, verdict: str, output: str) -> None:
-    await desk.start("ask at 0")
+    await desk.start("approval")
     form = desk.page.get_by_role("form", name="The agent waits for you")
     await expect(form).to_contain_text('"branches": 14')
     await expect(desk.status).to_have_text("Waiting for you")
@@ -128,7 +127,7 @@ async def test_a_question_with_choices(desk: Desk) -> None:
 
 
 async def test_the_badge_leads_to_what_waits_for_you(desk: Desk) -> None:
-    id = await desk.start("ask at 0")
+    id = await desk.start("approval")
     await expect(desk.status).to_have_text("Waiting for you")
     await desk.home()
     await desk.page.get_by_role("link", name="waits for you").or_(desk.page.get_by_role("link", name="wait for you")).click()

@@ -330,6 +330,7 @@ export class RunView {
     if (this.gone) return;
     this.gone = true;
     clearInterval(this.clock);
+    clearTimeout(this.explaining);
     document.title = "Closed · steprelay";
     this.page.replaceChildren(h("section", { class: "gone" }, h("h1", null, "This tab is closed."),
       h("p", null, "It asks for nothing any more. The background carries the run on from the step you left."),

@@ -28,7 +28,7 @@ export function lanesOf(run, steps) {
 export function layout(run, steps, live, now, { room = Infinity, holder = () => null } = {}) {
   const plan = place(run, steps, live, now, holder, 1);
   if (plan.width <= room) return plan;
-  return place(run, steps, live, now, holder, Math.max(0.35, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
+  return place(run, steps, live, now, holder, Math.max(0.25, 1 - (plan.width - room) / plan.give)); // squeeze, then scroll
 }
 
 function place(run, steps, live, now, holder, squeeze) {
