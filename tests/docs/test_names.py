@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from steprelay.http.app import ENDPOINTS
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 PACKAGES = sorted(p.stem for p in (ROOT / "src/steprelay").iterdir() if p.suffix == ".py" or p.is_dir())
@@ -74,3 +76,9 @@ def test_the_picture_of_the_house_is_the_one_the_imports_are_checked_by():
     picture = re.search(r"## The house\n\n```\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)[1]
     drawn = [re.split(r"\s{2,}", line)[0] for line in picture.splitlines()]
     assert drawn == [re.sub(r"[()]", "", layer).replace(" : ", " | ") for layer in checked]
+
+
+def test_the_http_page_names_every_route_and_no_other():
+    page = (ROOT / "docs/http.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(GET|POST) (/[^`? ]+)`", page))
+    assert named == {(e.method, e.path) for e in ENDPOINTS}
