@@ -48,9 +48,11 @@ class PydanticAIAgent(Agent):
         return await take(self, turn, ctx)
 
     def warm(self) -> None:
-        """Import what a step needs of the framework: up to a CPU-second, well spent while the claim is on its way."""
-        from . import step  # noqa: F401
+        """Import and build what a step needs of the framework: up to a CPU-second, well spent while the claim is on its way.
+        The engine calls it in a thread, before its first claim."""
+        from .step import warm
 
+        warm()
         self._warm = True
 
     @staticmethod

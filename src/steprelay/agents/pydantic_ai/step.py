@@ -43,6 +43,15 @@ THREADS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="steprelay-tool"
 """Sync tools run here: unlike the framework's own threads these can be left behind when a tool is late or cancelled."""
 
 
+def warm() -> None:
+    """Build what the first step would have to: the message schema, the price list, the event loop's backend."""
+    import anyio._backends._asyncio  # noqa: F401
+    from genai_prices.data_snapshot import get_snapshot
+
+    ModelMessagesTypeAdapter.validate_python([])
+    get_snapshot()
+
+
 async def take(adapter: PydanticAIAgent, turn: Turn, ctx: Context) -> Reply:
     """The step of `turn`. Raises Transient and AgentError; a cancelled step answers with what it has."""
     one = _Step(adapter, turn, ctx)

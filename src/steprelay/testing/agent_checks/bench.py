@@ -112,7 +112,8 @@ class Bench:
         return found
 
     async def row(self) -> Run:
-        return (await self.store.read(self.key, "run"))[0]
+        rows: list[Run] = await self.store.read(self.key, "run")
+        return rows[0]
 
     async def steps(self) -> list[Step]:
         return await self.store.read(self.key, "steps", after=-1, limit=1000)
