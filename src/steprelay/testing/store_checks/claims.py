@@ -10,6 +10,7 @@ import pytest
 from ...core.model import Claimed, Refused, Run, RunKey, Signal, Step
 from ...core.noun import replace
 from ...ports import Store
+from ...storekit import rows
 from .common import KEY, LEASE, T, ask, create, end, finish, forward, go, new, no, release, request, row, take
 
 
@@ -34,7 +35,7 @@ class Claims:
             round=2, tally='{"t":1}', status="WAITING", stop_reason="timer",
         )  # fmt: skip
         assert isinstance(await ask(store, lease=0, new=made), Refused)
-        same = {n: getattr(made, n) for n in Run.__dataclass_fields__ if n in type(made).__dataclass_fields__ and n != "steps"}
+        same = {name: getattr(made, name) for name in rows.RUN if hasattr(made, name)}
         assert await row(store) == Run(key=KEY, due_at=T, created_at=T, updated_at=T, **same)
 
     async def test_lease_zero_creates_only(self, store: Store) -> None:
