@@ -64,6 +64,7 @@ class Engine:
     ) -> None:  # fmt: skip
         """`view(adapter)` answers that adapter's pure `view`; `ids` makes claim ids; `lease` is in seconds."""
         self.store, self.agents, self.lease, self._ids = store, agents, lease, ids
+        self._cold = [a.warm for a in agents.values() if hasattr(a, "warm")]
         self._watch = Watch(view, observer)
         self.parts, self.tell, self.observe = self._watch.parts, self._watch.tell, self._watch.observe
 

@@ -151,7 +151,8 @@ class Context(Protocol):
 
 
 class Agent(Protocol):
-    """A user's agent behind one adapter."""
+    """A user's agent behind one adapter. It may have a `warm()`, called once in a thread before the first claim of a process:
+    the place for imports that a step needs."""
 
     granularity: str
     """What one step is: `op` (a model request, or the tools of one response), `superstep`, `turn`, `step`."""
