@@ -162,8 +162,17 @@ def _check(args: Sequence[Any]) -> None:
         if isinstance(value, str):
             if "\0" in value:
                 raise BadInput(f"{value[:60]!r} cannot be stored: PostgreSQL's text holds no NUL character")
+            if not value.isascii():
+                _check_unicode(value)
         elif isinstance(value, list):
             _check(value)
+
+
+def _check_unicode(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as e:
+        raise BadInput(f"{value[:60]!r} cannot be stored: it is not valid Unicode") from e
 
 
 def translated(e: BaseException) -> StepRelayError:
@@ -172,8 +181,6 @@ def translated(e: BaseException) -> StepRelayError:
 
     if isinstance(e, StepRelayError):
         return e
-    if isinstance(e, UnicodeEncodeError):
-        return BadInput(f"{e.object!r:.80} cannot be stored: it is not valid Unicode")
     if isinstance(e, asyncpg.ClientConfigurationError):
         return ConfigError(f"PostgreSQL URL: {e}")
     if isinstance(e, asyncpg.DataError | OverflowError):

@@ -248,13 +248,14 @@ _LIST_RUNS = f"""SELECT {_of("r", rows.RUN)} FROM steprelay.run r
    AND ($4::text IS NULL OR r.owner = $4) AND ($5::text IS NULL OR $5 = ANY (r.tags))
    AND ($6::float8 IS NULL OR (r.created_at, r.id) < ($6, $7::text))
  ORDER BY r.created_at DESC, r.id DESC LIMIT $8"""
-_READ_STEPS = f"""SELECT {_of("s", _STEP)} FROM steprelay.step s
- WHERE s.tenant = $1 AND s.run = $2 AND s.idx > $3 ORDER BY s.idx LIMIT $4"""
-_READ_INBOX = f"""SELECT {_of("s", rows.INBOX)} FROM steprelay.inbox s
- WHERE s.tenant = $1 AND s.run = $2 AND s.seq > $3 ORDER BY s.seq LIMIT $4"""
-_READ_OUTBOX = f"""SELECT {_of("o", rows.OUTBOX)} FROM steprelay.outbox o
- WHERE o.tenant = $1 AND o.run = $2 AND o.due_at IS NOT NULL AND o.seq > $3 ORDER BY o.seq LIMIT $4"""
-_READ_BLOB = "SELECT b.value FROM steprelay.blob b WHERE b.tenant = $1 AND b.run = $2 AND b.name = $3"
+_ITS = "JOIN steprelay.run r ON r.tenant = $1 AND r.id = $2 AND r.no ="
+_READ_STEPS = f"""SELECT {_of("s", _STEP)} FROM steprelay.step s {_ITS} s.run
+ WHERE s.idx > $3 ORDER BY s.idx LIMIT $4"""
+_READ_INBOX = f"""SELECT r.tenant, r.id, {_of("s", rows.INBOX[2:])} FROM steprelay.inbox s {_ITS} s.run
+ WHERE s.seq > $3 ORDER BY s.seq LIMIT $4"""
+_READ_OUTBOX = f"""SELECT r.tenant, r.id, {_of("o", rows.OUTBOX[2:])} FROM steprelay.outbox o {_ITS} o.run
+ WHERE o.due_at IS NOT NULL AND o.seq > $3 ORDER BY o.seq LIMIT $4"""
+_READ_BLOB = f"SELECT b.value FROM steprelay.blob b {_ITS} b.run WHERE b.name = $3"
 _GET = "SELECT k.value FROM steprelay.kv k WHERE k.name = $1 AND k.until > steprelay.clock($2)"
 _SCAN = """SELECT k.name, k.value FROM steprelay.kv k
  WHERE k.name >= $1 AND k.name < $1 || chr(1114111) AND k.until > steprelay.clock($2)"""

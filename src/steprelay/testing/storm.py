@@ -30,7 +30,7 @@ from ..core.model import Limits, New, RunKey
 from .servers import PgBouncerServer, PostgresServer
 from .storm_checks import ATTEMPTS, KINDS, Verdict, judge
 from .storm_worker import POISON, Weather, main as work
-from .wire import Cut, Wire
+from .wire import SYNC, Cut, Wire
 
 MUTANTS = ("fence", "cas", "ledger", "attempts", "replay")
 FORK = multiprocessing.get_context("fork")
@@ -170,7 +170,8 @@ def _proxy(url: str, told: Any, share: float, options: argparse.Namespace, cuts:
     places: tuple[Cut, ...] = ("answer", "answer", "request", "half")
 
     def cut(data: bytes) -> Cut | None:
-        if b".commit(" not in data or cuts.value >= options.cuts or chance.random() > share * 1.3:
+        commits = b".commit(" in data and data.endswith(SYNC)
+        if not commits or cuts.value >= options.cuts or chance.random() > share * 1.3:
             return None
         cuts.value += 1
         return chance.choice(places)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 Cut = Literal["request", "half", "answer"]
 """Where a line is cut: before the request is passed on, in the middle of it, or when its answer comes back."""
+
+
+SYNC = b"S\x00\x00\x00\x04"
+"""The end of a PostgreSQL request that is to be carried out now."""
 
 
 class Wire:
@@ -18,7 +22,8 @@ class Wire:
     def __init__(self, host: str, port: int, cut: Callable[[bytes], Cut | None] = lambda _: None) -> None:
         self._to, self.cut = (host, port), cut
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumps: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[Any]] = set()
         self.port = 0
         self.trips = 0
         self.lines = 0
@@ -37,8 +42,10 @@ class Wire:
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        for pump in self._pumps:
+            pump.cancel()
+        if self._open:
+            await asyncio.wait(self._open)
 
     def url(self, url: str) -> str:
         """The same URL, through this proxy."""
@@ -48,6 +55,10 @@ class Wire:
 
     async def _line(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         self.lines += 1
+        me = asyncio.current_task()
+        assert me is not None, "a stream's callback runs in a task"
+        self._open.add(me)
+        me.add_done_callback(self._open.discard)
         try:
             server, to_server = await asyncio.open_connection(*self._to)
         except OSError:
@@ -60,13 +71,13 @@ class Wire:
             asyncio.create_task(self._requests(client, to_server, heard, cut)),
             asyncio.create_task(_answers(server, to_client, heard, cut)),
         ]
-        self._tasks.update(pumps)
+        self._pumps.update(pumps)
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in pumps:
                 pump.cancel()
-                self._tasks.discard(pump)
+                self._pumps.discard(pump)
             to_client.transport.abort()
             to_server.transport.abort()
 

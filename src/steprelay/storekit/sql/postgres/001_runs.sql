@@ -6,6 +6,7 @@
 -- What never changes comes first and what every step changes comes last: an update then writes only the end of the row
 -- to the log. fillfactor leaves room for the next version on the same page (a "heap-only" update touches no index).
 CREATE TABLE steprelay.run (
+  no             bigint GENERATED ALWAYS AS IDENTITY,  -- what the rows of a run are filed under: short, whatever its name
   tenant         text COLLATE "C" NOT NULL,
   id             text COLLATE "C" NOT NULL,
   agent          text   NOT NULL,
@@ -32,21 +33,22 @@ CREATE TABLE steprelay.run (
   reopen_seq     bigint NOT NULL DEFAULT 0,     -- number of the newest signal that reopens
   outbox_seq     bigint NOT NULL DEFAULT 0,
   inbox_read     bigint NOT NULL DEFAULT 0,
-  due_at         float8,                        -- NULL: nobody may claim
   due_minute     float8 GENERATED ALWAYS AS (floor(due_at / 60) * 60) STORED,
   carrier        text   NOT NULL,
   status         text   NOT NULL,
   stop_reason    text,
   ended          bool   NOT NULL,
+  due_at         float8,                        -- NULL: nobody may claim
+  updated_at     float8 NOT NULL,
   step           int    NOT NULL,               -- index of the next step
   attempts       int    NOT NULL DEFAULT 0,     -- claims of this index, counted when claimed: a killed worker can count nothing
-  fence          bigint NOT NULL DEFAULT 0,     -- +1 at every claim, never back
-  updated_at     float8 NOT NULL,
   lease_until    float8 NOT NULL DEFAULT 0,
+  fence          bigint NOT NULL DEFAULT 0,     -- +1 at every claim, never back
   claim_id       text,                          -- NULL: unheld
   holder         text,
   tally          text   NOT NULL,
-  PRIMARY KEY (tenant, id)
+  PRIMARY KEY (tenant, id),
+  UNIQUE (no)
 ) WITH (fillfactor = 60);
 
 -- `due` reads the front of these, so it costs the same beside a million runs that wait, have ended or belong to a carrier
@@ -57,8 +59,7 @@ CREATE INDEX run_takeover ON steprelay.run ((takeover_after IS NULL), due_minute
 CREATE INDEX run_list ON steprelay.run (tenant, created_at, id);
 
 CREATE TABLE steprelay.step (
-  tenant       text COLLATE "C" NOT NULL,
-  run          text COLLATE "C" NOT NULL,
+  run          bigint NOT NULL,
   idx          int    NOT NULL,
   round        int    NOT NULL,
   attempt      int    NOT NULL,
@@ -75,13 +76,12 @@ CREATE TABLE steprelay.step (
   state        text,
   messages     text,                            -- one JSON text a line; NULL: none
   parts        text,
-  PRIMARY KEY (tenant, run, idx)
+  PRIMARY KEY (run, idx)
 );
-CREATE UNIQUE INDEX step_request ON steprelay.step (tenant, run, request_id) WHERE request_id IS NOT NULL;
+CREATE UNIQUE INDEX step_request ON steprelay.step (run, request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE steprelay.inbox (
-  tenant         text COLLATE "C" NOT NULL,
-  run            text COLLATE "C" NOT NULL,
+  run            bigint NOT NULL,
   seq            bigint NOT NULL,
   at             float8 NOT NULL,
   kind           text   NOT NULL,
@@ -90,21 +90,19 @@ CREATE TABLE steprelay.inbox (
   reopens        bool   NOT NULL,
   carrier        text,
   takeover_after float8,
-  PRIMARY KEY (tenant, run, seq)
+  PRIMARY KEY (run, seq)
 );
-CREATE UNIQUE INDEX inbox_request ON steprelay.inbox (tenant, run, request_id) WHERE request_id IS NOT NULL;
+CREATE UNIQUE INDEX inbox_request ON steprelay.inbox (run, request_id) WHERE request_id IS NOT NULL;
 
 CREATE TABLE steprelay.ledger (
-  tenant text COLLATE "C" NOT NULL,
-  run    text COLLATE "C" NOT NULL,
+  run    bigint NOT NULL,
   key    text COLLATE "C" NOT NULL,
   entry  text NOT NULL,
-  PRIMARY KEY (tenant, run, key)
+  PRIMARY KEY (run, key)
 );
 
 CREATE TABLE steprelay.outbox (
-  tenant     text COLLATE "C" NOT NULL,
-  run        text COLLATE "C" NOT NULL,
+  run        bigint NOT NULL,
   seq        bigint NOT NULL,
   due_at     float8,                            -- NULL: delivered
   tries      int    NOT NULL DEFAULT 0,
@@ -112,16 +110,15 @@ CREATE TABLE steprelay.outbox (
   target     text   NOT NULL,
   request_id text   NOT NULL,
   body       text   NOT NULL,
-  PRIMARY KEY (tenant, run, seq)
+  PRIMARY KEY (run, seq)
 );
 CREATE INDEX outbox_due ON steprelay.outbox (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE steprelay.blob (
-  tenant text COLLATE "C" NOT NULL,
-  run    text COLLATE "C" NOT NULL,
+  run    bigint NOT NULL,
   name   text COLLATE "C" NOT NULL,
   value  text NOT NULL,
-  PRIMARY KEY (tenant, run, name)
+  PRIMARY KEY (run, name)
 );
 
 CREATE TABLE steprelay.kv (

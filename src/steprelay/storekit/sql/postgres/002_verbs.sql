@@ -8,10 +8,10 @@ CREATE FUNCTION steprelay.clock(p_now float8) RETURNS float8 LANGUAGE sql VOLATI
 $$;
 
 -- Unread signals, one array of texts each, in the order of their numbers.
-CREATE FUNCTION steprelay.unread(p_tenant text, p_run text, p_after bigint) RETURNS text[] LANGUAGE sql VOLATILE AS $$
+CREATE FUNCTION steprelay.unread(p_run bigint, p_after bigint) RETURNS text[] LANGUAGE sql VOLATILE AS $$
   SELECT array_agg(ARRAY[s.kind, s.body, s.request_id, s.reopens::int::text, s.carrier, s.takeover_after::text, s.seq::text, s.at::text]
                    ORDER BY s.seq)
-    FROM steprelay.inbox s WHERE s.tenant = p_tenant AND s.run = p_run AND s.seq > p_after
+    FROM steprelay.inbox s WHERE s.run = p_run AND s.seq > p_after
 $$;
 
 
@@ -39,7 +39,7 @@ BEGIN
       EXIT;  -- granted already: the answer was lost
     END IF;
     IF v_reason IS NULL AND p_request IS NOT NULL THEN
-      SELECT s.* INTO v_step FROM steprelay.step s WHERE s.tenant = p_tenant AND s.run = p_id AND s.request_id = p_request;
+      SELECT s.* INTO v_step FROM steprelay.step s WHERE s.run = v_run.no AND s.request_id = p_request;
       IF FOUND THEN
         v_reason := CASE WHEN v_step.request_hash = p_hash THEN 'replay' ELSE 'conflict' END;
       END IF;
@@ -63,7 +63,7 @@ BEGIN
     END IF;
     IF v_reason IS NOT NULL THEN
       IF v_reason NOT IN ('replay', 'conflict') THEN
-        SELECT s.* INTO v_step FROM steprelay.step s WHERE s.tenant = p_tenant AND s.run = p_id ORDER BY s.idx DESC LIMIT 1;
+        SELECT s.* INTO v_step FROM steprelay.step s WHERE s.run = v_run.no ORDER BY s.idx DESC LIMIT 1;
       END IF;
       RETURN QUERY SELECT v_reason, v_now, v_until, v_run, v_step, NULL::text[], NULL::text[];
       RETURN;
@@ -79,10 +79,10 @@ BEGIN
   END LOOP;
 
   RETURN QUERY SELECT 'claimed', v_now, NULL::float8, v_run, NULL::steprelay.step,
-    CASE WHEN v_run.inbox_seq > v_run.inbox_read THEN steprelay.unread(p_tenant, p_id, v_run.inbox_read) END,
-    (SELECT array_agg(ARRAY[l.key, l.entry]) FROM steprelay.ledger l WHERE l.tenant = p_tenant AND l.run = p_id);
+    CASE WHEN v_run.inbox_seq > v_run.inbox_read THEN steprelay.unread(v_run.no, v_run.inbox_read) END,
+    (SELECT array_agg(ARRAY[l.key, l.entry]) FROM steprelay.ledger l WHERE l.run = v_run.no);
   RETURN QUERY SELECT NULL, NULL::float8, NULL::float8, NULL::steprelay.run, s, NULL::text[], NULL::text[]
-    FROM steprelay.step s WHERE s.tenant = p_tenant AND s.run = p_id AND s.idx >= v_run.floor ORDER BY s.idx;
+    FROM steprelay.step s WHERE s.run = v_run.no AND s.idx >= v_run.floor ORDER BY s.idx;
 END $$;
 
 
@@ -97,7 +97,7 @@ CREATE FUNCTION steprelay.start(
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-  v_now float8 := steprelay.clock(p_now); v_created bool;
+  v_now float8 := steprelay.clock(p_now); v_run bigint; v_created bool;
 BEGIN
   INSERT INTO steprelay.run (
       tenant, id, agent, adapter, owner, parent, labels, tags, notify_url, create_hash, created_at, "schema", takeover_after,
@@ -106,13 +106,14 @@ BEGIN
       p_tenant, p_id, p_agent, p_adapter, p_owner, p_parent, p_labels, p_tags, p_notify_url, p_create_hash, v_now, p_schema,
       p_takeover_after, p_limits, p_prompt, p_state, p_scratchpad, p_round, p_floor, CASE WHEN p_due THEN v_now END,
       p_run_carrier, p_status, p_stop_reason, NOT p_due, coalesce(array_length(p_steps, 1), 0), v_now, p_tally)
-    ON CONFLICT DO NOTHING;
+    ON CONFLICT DO NOTHING
+    RETURNING no INTO v_run;
   v_created := FOUND;
   IF v_created AND p_steps IS NOT NULL THEN
     INSERT INTO steprelay.step (
-        tenant, run, idx, round, attempt, carrier, claim_id, status, stop_reason, request_id, request_hash, messages, parts,
+        run, idx, round, attempt, carrier, claim_id, status, stop_reason, request_id, request_hash, messages, parts,
         usage, state, floor, claimed_at, committed_at)
-      SELECT p_tenant, p_id, p_steps[i][1]::int, p_steps[i][2]::int, p_steps[i][3]::int, p_steps[i][4], p_steps[i][5],
+      SELECT v_run, p_steps[i][1]::int, p_steps[i][2]::int, p_steps[i][3]::int, p_steps[i][4], p_steps[i][5],
              p_steps[i][6], p_steps[i][7], p_steps[i][8], p_steps[i][9], p_steps[i][10], p_steps[i][11], p_steps[i][12],
              p_steps[i][13], p_steps[i][14]::int, p_steps[i][15]::float8, coalesce(nullif(p_steps[i][16]::float8, 0), v_now)
         FROM generate_subscripts(p_steps, 1) i;
@@ -123,10 +124,10 @@ END $$;
 
 
 -- Ledger entries to add or replace: rows of (key, entry).
-CREATE FUNCTION steprelay.note(p_tenant text, p_id text, p_ledger text[]) RETURNS void LANGUAGE sql VOLATILE AS $$
-  INSERT INTO steprelay.ledger (tenant, run, key, entry)
-    SELECT p_tenant, p_id, p_ledger[i][1], p_ledger[i][2] FROM generate_subscripts(p_ledger, 1) i
-    ON CONFLICT (tenant, run, key) DO UPDATE SET entry = excluded.entry
+CREATE FUNCTION steprelay.note(p_run bigint, p_ledger text[]) RETURNS void LANGUAGE sql VOLATILE AS $$
+  INSERT INTO steprelay.ledger (run, key, entry)
+    SELECT p_run, p_ledger[i][1], p_ledger[i][2] FROM generate_subscripts(p_ledger, 1) i
+    ON CONFLICT (run, key) DO UPDATE SET entry = excluded.entry
 $$;
 
 
@@ -144,7 +145,8 @@ CREATE FUNCTION steprelay.commit(
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-  v_now float8 := steprelay.clock(p_now); v_stepped bool := p_step_round IS NOT NULL; v_inbox_seq bigint; v_outbox_seq bigint;
+  v_now float8 := steprelay.clock(p_now); v_stepped bool := p_step_round IS NOT NULL; v_run bigint; v_inbox_seq bigint;
+  v_outbox_seq bigint;
 BEGIN
   UPDATE steprelay.run r SET
       status = p_status, stop_reason = p_stop_reason, wait = p_wait, tally = p_tally, inbox_read = p_inbox_read,
@@ -163,7 +165,7 @@ BEGIN
       prompt = coalesce(p_prompt, r.prompt), limits = coalesce(p_limits, r.limits), round = coalesce(p_round, r.round),
       outbox_seq = r.outbox_seq + coalesce(array_length(p_outbox, 1), 0)
    WHERE r.tenant = p_tenant AND r.id = p_id AND r.step = p_index AND r.fence = p_fence AND r.claim_id = p_claim_id
-  RETURNING r.inbox_seq, r.outbox_seq INTO v_inbox_seq, v_outbox_seq;
+  RETURNING r.no, r.inbox_seq, r.outbox_seq INTO v_run, v_inbox_seq, v_outbox_seq;
   IF NOT FOUND THEN
     RETURN QUERY SELECT false, v_now, NULL::text[];
     RETURN;
@@ -171,31 +173,31 @@ BEGIN
 
   IF v_stepped THEN
     INSERT INTO steprelay.step (
-        tenant, run, idx, round, attempt, floor, claimed_at, committed_at, carrier, claim_id, status, stop_reason, request_id,
+        run, idx, round, attempt, floor, claimed_at, committed_at, carrier, claim_id, status, stop_reason, request_id,
         request_hash, usage, state, messages, parts)
       VALUES (
-        p_tenant, p_id, p_index, p_step_round, p_step_attempt, p_step_floor, p_claimed_at, v_now, p_step_carrier,
+        v_run, p_index, p_step_round, p_step_attempt, p_step_floor, p_claimed_at, v_now, p_step_carrier,
         p_step_claim_id, p_step_status, p_step_stop_reason, p_request, p_hash, p_usage, p_step_state, p_messages, p_parts);
     IF NOT p_keep_ledger THEN
-      DELETE FROM steprelay.ledger l WHERE l.tenant = p_tenant AND l.run = p_id;
+      DELETE FROM steprelay.ledger l WHERE l.run = v_run;
     END IF;
   END IF;
   IF p_ledger IS NOT NULL AND (p_keep_ledger OR NOT v_stepped) THEN
-    PERFORM steprelay.note(p_tenant, p_id, p_ledger);
+    PERFORM steprelay.note(v_run, p_ledger);
   END IF;
   IF p_outbox IS NOT NULL THEN
-    INSERT INTO steprelay.outbox (tenant, run, seq, due_at, kind, target, body, request_id)
-      SELECT p_tenant, p_id, v_outbox_seq - array_length(p_outbox, 1) + i, v_now,
+    INSERT INTO steprelay.outbox (run, seq, due_at, kind, target, body, request_id)
+      SELECT v_run, v_outbox_seq - array_length(p_outbox, 1) + i, v_now,
              p_outbox[i][1], p_outbox[i][2], p_outbox[i][3], p_outbox[i][4]
         FROM generate_subscripts(p_outbox, 1) i;
   END IF;
   IF p_blobs IS NOT NULL THEN
-    INSERT INTO steprelay.blob (tenant, run, name, value)
-      SELECT p_tenant, p_id, p_blobs[i][1], p_blobs[i][2] FROM generate_subscripts(p_blobs, 1) i
-      ON CONFLICT (tenant, run, name) DO UPDATE SET value = excluded.value;
+    INSERT INTO steprelay.blob (run, name, value)
+      SELECT v_run, p_blobs[i][1], p_blobs[i][2] FROM generate_subscripts(p_blobs, 1) i
+      ON CONFLICT (run, name) DO UPDATE SET value = excluded.value;
   END IF;
   RETURN QUERY SELECT true, v_now,
-    CASE WHEN v_inbox_seq > p_inbox_read THEN steprelay.unread(p_tenant, p_id, p_inbox_read) END;
+    CASE WHEN v_inbox_seq > p_inbox_read THEN steprelay.unread(v_run, p_inbox_read) END;
 END $$;
 
 
@@ -205,20 +207,20 @@ CREATE FUNCTION steprelay.progress(
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-  v_now float8 := steprelay.clock(p_now); v_inbox_seq bigint; v_read bigint;
+  v_now float8 := steprelay.clock(p_now); v_run bigint; v_inbox_seq bigint; v_read bigint;
 BEGIN
   UPDATE steprelay.run r SET lease_until = v_now + p_lease, tail = coalesce(p_tail, r.tail)
    WHERE r.tenant = p_tenant AND r.id = p_id AND r.step = p_index AND r.fence = p_fence AND r.claim_id = p_claim_id
-  RETURNING r.inbox_seq, r.inbox_read INTO v_inbox_seq, v_read;
+  RETURNING r.no, r.inbox_seq, r.inbox_read INTO v_run, v_inbox_seq, v_read;
   IF NOT FOUND THEN
     RETURN QUERY SELECT false, v_now, false;
     RETURN;
   END IF;
   IF p_ledger IS NOT NULL THEN
-    PERFORM steprelay.note(p_tenant, p_id, p_ledger);
+    PERFORM steprelay.note(v_run, p_ledger);
   END IF;
   RETURN QUERY SELECT true, v_now, v_inbox_seq > v_read AND EXISTS (
-    SELECT FROM steprelay.inbox s WHERE s.tenant = p_tenant AND s.run = p_id AND s.seq > v_read AND s.kind = 'cancel');
+    SELECT FROM steprelay.inbox s WHERE s.run = v_run AND s.seq > v_read AND s.kind = 'cancel');
 END $$;
 
 
@@ -238,14 +240,14 @@ BEGIN
   END IF;
   v_now := steprelay.clock(p_now);
   IF p_request IS NOT NULL THEN
-    SELECT s.body INTO v_body FROM steprelay.inbox s WHERE s.tenant = p_tenant AND s.run = p_id AND s.request_id = p_request;
+    SELECT s.body INTO v_body FROM steprelay.inbox s WHERE s.run = v_run.no AND s.request_id = p_request;
     IF FOUND THEN
       RETURN QUERY SELECT false, v_now, v_body, v_run;
       RETURN;
     END IF;
   END IF;
-  INSERT INTO steprelay.inbox (tenant, run, seq, at, kind, body, request_id, reopens, carrier, takeover_after)
-    VALUES (p_tenant, p_id, v_run.inbox_seq + 1, v_now, p_kind, p_body, p_request, p_reopens, p_carrier, p_takeover_after);
+  INSERT INTO steprelay.inbox (run, seq, at, kind, body, request_id, reopens, carrier, takeover_after)
+    VALUES (v_run.no, v_run.inbox_seq + 1, v_now, p_kind, p_body, p_request, p_reopens, p_carrier, p_takeover_after);
   UPDATE steprelay.run r SET
       inbox_seq = r.inbox_seq + 1,
       reopen_seq = CASE WHEN p_reopens THEN r.inbox_seq + 1 ELSE r.reopen_seq END,
@@ -287,12 +289,12 @@ BEGIN
            ORDER BY r.due_minute, r.due_at LIMIT p_limit) r
        WHERE p_carriers IS NULL OR p_carriers <> '{}'
     ), undelivered AS (
-      SELECT min(o.due_at) AS at, o.tenant, o.run FROM steprelay.outbox o
-       WHERE o.due_at <= v_now GROUP BY o.tenant, o.run ORDER BY at LIMIT p_limit
+      SELECT min(o.due_at) AS at, o.run FROM steprelay.outbox o
+       WHERE o.due_at <= v_now GROUP BY o.run ORDER BY at LIMIT p_limit
     )
     SELECT f.due_at, f.tenant, f.id, f.carrier, 'step' FROM found f
     UNION ALL
-    SELECT u.at, u.tenant, u.run, r.carrier, 'outbox' FROM undelivered u JOIN steprelay.run r ON r.tenant = u.tenant AND r.id = u.run
+    SELECT u.at, r.tenant, r.id, r.carrier, 'outbox' FROM undelivered u JOIN steprelay.run r ON r.no = u.run
     ORDER BY 1 LIMIT p_limit;
 END $$;
 
@@ -301,7 +303,8 @@ CREATE FUNCTION steprelay.ack(p_tenant text, p_id text, p_delivered bigint[], p_
 LANGUAGE sql VOLATILE AS $$
   UPDATE steprelay.outbox o
      SET due_at = steprelay.clock(p_now) + p_retry_after, tries = o.tries + (p_retry_after IS NOT NULL)::int
-   WHERE o.tenant = p_tenant AND o.run = p_id AND o.seq = ANY (p_delivered) AND o.due_at IS NOT NULL
+    FROM steprelay.run r
+   WHERE r.tenant = p_tenant AND r.id = p_id AND o.run = r.no AND o.seq = ANY (p_delivered) AND o.due_at IS NOT NULL
 $$;
 
 
@@ -312,29 +315,29 @@ CREATE FUNCTION steprelay.prune(
 ) RETURNS int
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-  v_ids text[]; v_all text[]; v_count int;
+  v_emptied bigint[]; v_all bigint[]; v_count int;
 BEGIN
-  SELECT array_agg(r.id) INTO v_all FROM steprelay.run r
+  SELECT array_agg(r.no) INTO v_all FROM steprelay.run r
    WHERE r.tenant = p_tenant AND NOT r.pruned AND (p_status IS NULL OR r.status = ANY (p_status))
      AND (p_agent IS NULL OR r.agent = p_agent) AND (p_owner IS NULL OR r.owner = p_owner) AND (p_tag IS NULL OR p_tag = ANY (r.tags))
      AND (p_created_at IS NULL OR (r.created_at, r.id) < (p_created_at, p_created_id));
   WITH emptied AS (
     UPDATE steprelay.run r
        SET pruned = true, prompt = NULL, state = NULL, scratchpad = NULL, tail = NULL, floor = r.step
-     WHERE r.tenant = p_tenant AND r.id = ANY (v_all) AND r.ended AND NOT r.pruned AND r.updated_at < p_before
-       AND NOT EXISTS (SELECT FROM steprelay.outbox o WHERE o.tenant = r.tenant AND o.run = r.id AND o.due_at IS NOT NULL)
-    RETURNING r.id
-  ) SELECT array_agg(id), count(*) INTO v_ids, v_count FROM emptied;
-  DELETE FROM steprelay.step t WHERE t.tenant = p_tenant AND t.run = ANY (v_ids);
-  DELETE FROM steprelay.inbox t WHERE t.tenant = p_tenant AND t.run = ANY (v_ids);
-  DELETE FROM steprelay.ledger t WHERE t.tenant = p_tenant AND t.run = ANY (v_ids);
-  DELETE FROM steprelay.outbox t WHERE t.tenant = p_tenant AND t.run = ANY (v_ids);
-  DELETE FROM steprelay.blob t WHERE t.tenant = p_tenant AND t.run = ANY (v_ids);
+     WHERE r.no = ANY (v_all) AND r.ended AND NOT r.pruned AND r.updated_at < p_before
+       AND NOT EXISTS (SELECT FROM steprelay.outbox o WHERE o.run = r.no AND o.due_at IS NOT NULL)
+    RETURNING r.no
+  ) SELECT array_agg(no), count(*) INTO v_emptied, v_count FROM emptied;
+  DELETE FROM steprelay.step t WHERE t.run = ANY (v_emptied);
+  DELETE FROM steprelay.inbox t WHERE t.run = ANY (v_emptied);
+  DELETE FROM steprelay.ledger t WHERE t.run = ANY (v_emptied);
+  DELETE FROM steprelay.outbox t WHERE t.run = ANY (v_emptied);
+  DELETE FROM steprelay.blob t WHERE t.run = ANY (v_emptied);
   -- The newest step of the others stays whatever the floor: it is what the run answers.
   DELETE FROM steprelay.step t USING steprelay.run r
-   WHERE r.tenant = p_tenant AND r.id = ANY (v_all) AND NOT r.pruned
-     AND t.tenant = r.tenant AND t.run = r.id AND t.idx < least(r.floor, r.step - 1) AND t.committed_at < p_before;
-  DELETE FROM steprelay.outbox t WHERE t.tenant = p_tenant AND t.run = ANY (v_all) AND t.due_at IS NULL;
+   WHERE r.no = ANY (v_all) AND NOT r.pruned
+     AND t.run = r.no AND t.idx < least(r.floor, r.step - 1) AND t.committed_at < p_before;
+  DELETE FROM steprelay.outbox t WHERE t.run = ANY (v_all) AND t.due_at IS NULL;
   DELETE FROM steprelay.kv k WHERE k.until <= steprelay.clock(p_now);
   RETURN v_count;
 END $$;
