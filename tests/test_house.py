@@ -22,8 +22,7 @@ from steprelay import registry
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "steprelay"
 KERNEL = [*sorted((SRC / "core").glob("*.py")), *(SRC / f"{n}.py" for n in ("ports", "engine", "lease", "ledger"))]
-LOADED_BY_IMPORT = {"steprelay", "steprelay.core", "steprelay.core.errors", "steprelay.core.model",
-    "steprelay.core.noun"}
+LOADED_BY_IMPORT = {"steprelay", "steprelay.core", "steprelay.core.errors", "steprelay.core.model", "steprelay.core.noun"}
 """What `import steprelay` loads, and nothing else: the nouns and the error tree."""
 
 

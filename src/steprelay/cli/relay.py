@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -103,22 +104,39 @@ class Relay:
         return answer
 
     async def _kill_in(self, step: int) -> None:
-        """Kill the server as soon as the step can be heard. If it is done before that, it is one step like the others."""
+        """Kill the server when the step can be heard. If it is done before that, it is one step like the others."""
+        pid = 0
         try:
             async with self._stream(step, "text/event-stream") as response:
                 async for line in response.aiter_lines():
-                    if line.startswith("id:") and ".c." not in line and not self.killed:
-                        self.killed = await asyncio.to_thread(self.supervisor.kill)
+                    if not pid and self._under_way(line):
+                        pid = await asyncio.to_thread(self.supervisor.kill)
         except httpx.TransportError:
-            if not self.killed:
+            if not pid:
                 raise
-        if self.killed:
+        if pid:
             self.supervisor.start()
-            self._say(f"  ✗  kill -9: server process {self.killed} died in the middle of step {step}.", "red")
-            self._say(
-                f"     Process {await self._up()} takes its place. When the lease of the dead one is over, step {step} is taken again.",
-                "red",
-            )
+            self._killed(pid, step, await self._up(), await self._steps(step - 1))
+
+    def _under_way(self, line: str) -> bool:
+        """Whether a line of the stream comes from the middle of a step: from its tools, the first time. They may be too
+        quick for a signal; then words are waited for, which a model takes its time over."""
+        if not line.startswith("data:"):
+            return False
+        said = json.loads(line.removeprefix("data:"))
+        part = said.get("part", {})
+        return "part" in said and not said["committed"] and (not self.supervisor.deaths or part.get("delta") is True)
+
+    def _killed(self, pid: int, step: int, successor: int, committed: list[Any]) -> None:
+        if committed:
+            self._say(f"  ✗  kill -9: server process {pid} died after step {step} was committed, before it could answer.", "red")
+            self._say(f"     Process {successor} takes its place; the step is there. Once more, in the middle of one:", "red")
+            return
+        self.killed = pid
+        self._say(f"  ✗  kill -9: server process {pid} died in the middle of step {step}.", "red")
+        self._say(
+            f"     Process {successor} takes its place. When the dead one's lease is over, step {step} is taken again.", "red"
+        )
 
     async def _lose(self, step: int) -> None:
         """Ask for a step and hang up when its answer begins: the step is committed, and nobody has read it."""
@@ -135,12 +153,16 @@ class Relay:
 
     async def _show(self) -> None:
         """Print the steps that are there now and were not before."""
-        for step in (await self._ask("GET", f"runs/{self.id}/steps?after={len(self.told) - 1}"))["steps"]:
+        for step in await self._steps(len(self.told) - 1):
             self.told[step["index"]] = step["claimId"]
             self._feed.tell(from_wire(step))
 
+    async def _steps(self, after: int = -1) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = (await self._ask("GET", f"runs/{self.id}/steps?after={after}&limit=200"))["steps"]
+        return rows
+
     async def _sum_up(self, end: dict[str, Any]) -> bool:
-        steps = (await self._ask("GET", f"runs/{self.id}/steps?limit=200"))["steps"]
+        steps = await self._steps()
         count = Count.of(steps, self.told, read(self.witness, self.id), self.replays)
         self.console.print()
         self.console.print(str(end["output"] or end["error"]), markup=False)
