@@ -32,6 +32,10 @@ def run_blocks(page):
     return namespace, apps
 
 
+def written(name):
+    return Path(name).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in PAGES])
 def test_the_python_on_a_page_runs(page):
     namespace, _ = run_blocks(page)
@@ -55,6 +59,7 @@ async def test_the_agents_of_the_agents_page_do_what_it_says():
     assert await braked.result(await braked.start("go")) == 3
     assert braked.limits.usd == 0.50
     assert await post.result(await post.start("hello")) == "posted"
+    assert written("board.txt") == "hello\n"
     waits = await stock.start("Order tea")
     with pytest.raises(AgentError, match="AWAITING_INPUT"):
         await stock.result(waits)
