@@ -93,6 +93,7 @@ def test_the_words_of_a_question() -> None:
         "docs_dir": "docs_dir", "backup": "backup", "recip": "recipes", "stor": "stored",
     }  # fmt: skip
     assert words.terms("what is this about?") == {}
+    assert list(words.terms("What's in the cook's larder, and who's its owner?").values()) == ["cook", "larder", "owner"]
 
 
 @pytest.mark.parametrize(
