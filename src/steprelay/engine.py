@@ -141,7 +141,7 @@ class Engine:
         except SchemaTooNew:
             await self._commit(claimed, machine.untouched(claimed, after=30.0), None)
             raise
-        except StateInvalid as e:
+        except (StateInvalid, TypeError, ValueError, KeyError, AttributeError) as e:  # a payload of another shape than ours
             return machine.invalid(claimed, e)
         agent = self.agents.get(turn.agent)
         if agent is None:

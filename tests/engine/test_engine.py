@@ -337,3 +337,21 @@ def test_what_is_not_json_is_refused_by_name() -> None:
             codec.dumps(value)
     with pytest.raises(StateInvalid):
         codec.loads("{")
+
+
+@virtual
+async def test_an_event_that_came_before_the_wait_asked_is_not_lost() -> None:
+    async def asks_late(turn: Turn, ctx: Any) -> Reply:
+        heard = {m.id: m.body["payload"] for m in turn.inbox}
+        if turn.step < 2:
+            return Reply()
+        if turn.step == 2:
+            return Reply(then="wait", needs=("door",), reason="event")
+        return Reply(then="finish", output=heard)
+
+    stage = Stage(asks_late)
+    await stage.advance()
+    await stage.signal("event", {"id": "door", "payload": "open"}, request_id="e1")
+    while not isinstance((await stage.advance()).outcome, Done):
+        pass
+    assert (await stage.end()).output == {"door": "open"}

@@ -128,7 +128,7 @@ def untouched(claimed: Claimed, after: float) -> Commit:
     )  # fmt: skip
 
 
-def invalid(claimed: Claimed, error: StepRelayError) -> Commit:
+def invalid(claimed: Claimed, error: Exception) -> Commit:
     """The end of a run whose payloads cannot be read: they are left as they are."""
     run = claimed.run
     end = End(status="FAILED", stop_reason="state_invalid", error=ErrorInfo(code="state_invalid", message=str(error)))
@@ -144,12 +144,15 @@ def _hear(claimed: Claimed, request: Request | None) -> Opened:
     run = claimed.run
     status, round, prompt = run.status, run.round, codec.loads(run.prompt)
     tally, limits, wait = codec.tally(run.tally), codec.limits(run.limits), codec.wait(run.wait)
-    got, queued, cancelled, seq = dict(wait.got) if wait else {}, tally.queued, False, run.inbox_read
+    got = {**tally.heard, **(wait.got if wait else {})}
+    queued, cancelled, seq = tally.queued, False, run.inbox_read
 
     def reopen(cause: Cause) -> None:
         nonlocal status, tally, got
         status, got = TABLE[status, cause], {}
-        kept = replace(tally, round=Usage(), steps=0, began_at=None, repeats=0, tool_errors=0, releases=0, last_error=None)
+        kept = replace(
+            tally, round=Usage(), steps=0, began_at=None, repeats=0, tool_errors=0, releases=0, last_error=None, heard={}
+        )
         tally = kept if cause == "resume" else replace(kept, fresh=True, thought=None, base=run.step)
 
     for s in claimed.inbox:
@@ -231,7 +234,8 @@ def _why(hard: StopReason, o: Opened) -> str:
         case "deadline":
             return f"the round is older than its limit of {o.limits.seconds:g} s"
         case "step_exceeds_deadline":
-            return f"step {o.claimed.run.step} needs longer than its host lets it live; split it or move it to a longer-lived carrier.{last}"
+            advice = "split it, or hand the run to a carrier that lives longer"
+            return f"step {o.claimed.run.step} needs longer than its host lets it live; {advice}.{last}"
         case _:
             return f"step {o.claimed.run.step} was tried {o.limits.attempts} times and never came to an end.{last}"
 
@@ -243,7 +247,7 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     """The agent's reply as a commit. `seen`: the reply's messages as parts, and its parts. Raises AgentError for a reply
     that makes no sense, BadInput for one that is not JSON."""
     check_reply(reply)
-    tally = _count(o.tally, reply, seen)
+    tally = replace(_count(o.tally, reply, seen), heard=_unasked(o))
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
         tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
         return _end(o, "cancel", "cancelled", now, reply=reply, tally=tally)
@@ -265,6 +269,8 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
             if reply.release:
                 return _poll(o, reply, now)
             kind, ids, after = reply.reason, reply.needs, reply.after
+    if reply.then == "wait" and ids and all(i in tally.heard for i in ids):
+        after = 0.0  # what it waits for came before it asked
     until = None if after is None else now + after
     end = End(status=TABLE[o.status, reply.then], stop_reason=kind, until=until)
     parts: tuple[Part, ...] = (*reply.interrupts, end)
@@ -295,6 +301,13 @@ def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False
     if o.landing:
         return _end(o, "land", o.landing, now, tally=tally, output=tally.thought)
     return _end(o, "fail", hard, now, tally=tally, error=info.message)
+
+
+def _unasked(o: Opened) -> dict[str, Value]:
+    """Events and children that this step was shown and no wait has asked for: a later one still may."""
+    wait = codec.wait(o.claimed.run.wait)
+    met = wait.needs if wait else ()
+    return {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and i not in met}
 
 
 def check_reply(reply: Reply) -> None:

@@ -100,6 +100,7 @@ class Tally(Noun):
     last_request: Usage = Usage()  # the newest model request: what a dead attempt is charged
     thought: str | None = None  # the newest words of the agent, at most 2,000 characters
     queued: tuple[Value, ...] = ()  # prompts that came while a round was under way
+    heard: dict[str, Value] = {}  # events and ended children that no wait has asked for yet
     extra: dict[str, Value] = {}
 
 
