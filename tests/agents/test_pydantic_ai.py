@@ -11,7 +11,19 @@ import pytest
 from conftest import KEY, Bench
 from models import Script, call
 from pydantic import BaseModel
-from pydantic_ai import Agent, ApprovalRequired, BinaryContent, CallDeferred, ModelRetry, RunContext, ToolReturn
+from pydantic_ai import (
+    Agent,
+    ApprovalRequired,
+    BinaryContent,
+    CallDeferred,
+    DeferredToolRequests,
+    ModelRetry,
+    NativeOutput,
+    PromptedOutput,
+    RunContext,
+    ToolOutput,
+    ToolReturn,
+)  # fmt: skip
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ImageUrl, ModelRequest, ThinkingPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models.fallback import FallbackModel
@@ -92,6 +104,24 @@ async def test_structured_output_is_validated_and_retried(bench: Benches) -> Non
     assert run.status == "COMPLETED"
     assert await b.output() == {"total": 30}
     assert [r.status for r in await b.parts(Result)][:1] == ["error"]
+
+
+class Total(BaseModel):
+    total: int
+
+
+@pytest.mark.parametrize(
+    "output_type",
+    [Total, [Total, str], ToolOutput(Total), PromptedOutput(Total), NativeOutput(Total), [Total, DeferredToolRequests]],
+    ids=["type", "list", "tool", "prompted", "native", "deferred"],
+)
+async def test_every_way_to_ask_for_output_works(bench: Benches, output_type: Any) -> None:
+    def answer(_: Any, info: Any) -> Any:
+        return [call(info.output_tools[0].name, "o1", total=3)] if info.output_tools else '{"total": 3}'
+
+    b = bench(Agent(Script(answer).model, output_type=output_type))
+    assert (await b.finish()).status == "COMPLETED"
+    assert await b.output() == {"total": 3}
 
 
 async def test_output_validators_and_deps_of_each_step_work(bench: Benches) -> None:
@@ -496,6 +526,19 @@ async def test_what_will_not_pass_ends_the_run_at_once(bench: Benches, status: i
     run = await b.finish()
     assert (run.status, run.stop_reason, len(calls)) == ("FAILED", "agent_error", 1)
     assert str(status) in (await b.parts(End))[-1].error.message
+
+
+@pytest.mark.parametrize(("statuses", "status"), [((401, 429), "WAITING"), ((401, 404), "FAILED")])
+async def test_a_chain_of_models_may_pass_if_one_of_them_may(bench: Benches, statuses: tuple[int, int], status: str) -> None:
+    def failing(code: int) -> FunctionModel:
+        def fail(*_: Any) -> Any:
+            raise _http(code, {"Retry-After": "5"})
+
+        return Script(fail).model
+
+    done = await bench(Agent(FallbackModel(*map(failing, statuses)))).step()
+    assert done.run is not None
+    assert done.run.status == status
 
 
 async def test_a_missing_key_ends_the_run_and_names_it(bench: Benches, monkeypatch: pytest.MonkeyPatch) -> None:
