@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from said import Said
 
 from steprelay.cli import main
 
@@ -25,19 +25,6 @@ async def agent(turn, ctx):
         return Reply(parts=(Text(text=f"I counted {turn.step}."),))
     return "It is 42."
 """
-
-
-@dataclass
-class Said:
-    """What a command printed, and how it ended."""
-
-    out: str
-    err: str
-    code: int
-
-    @property
-    def last(self) -> str:
-        return self.out.split()[-1]
 
 
 @pytest.fixture
