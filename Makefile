@@ -48,7 +48,7 @@ test-all: setup servers ## what `test` leaves out: long storms and builds
 	@$(BIN)/pytest -m all --timeout 1800
 
 bench: setup ## the figures of the docs, measured here
-	@for bench in benchmarks/*.py; do echo "» $$bench"; $(BIN)/python "$$bench" || exit 1; done
+	@$(BIN)/python -m benchmarks
 
 clean: ## remove everything that make made
 	rm -rf $(VENV) .steprelay .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist

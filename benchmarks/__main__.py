@@ -1,0 +1,146 @@
+"""The figures of docs/performance.md, measured here, each beside its floor and its budget.
+
+    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|sqlite|postgres]
+
+A floor is the same work without steprelay, measured in the same run: on a loaded machine the milliseconds mean little, the
+ratios much. `--full` adds the claim beside a million runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+from pathlib import Path
+
+from . import steps
+from .cold import PARTS, cold
+from .places import Postgres, SQLite
+
+Row = tuple[str, str, str, str]
+"""What, measured, as a multiple of the floor (or empty), budget."""
+
+
+def cold_rows() -> list[Row]:
+    bare_cpu, bare_memory = cold()
+    rows: list[Row] = [("bare interpreter", f"{bare_cpu:.0f} ms CPU, {bare_memory:.0f} MiB", "", "")]
+    budgets = ("60 ms", "", "300 ms, 45 MiB", "300 ms, 45 MiB")
+    for (name, statement), budget in zip(PARTS.items(), budgets, strict=True):
+        cpu, memory = cold(statement)
+        rows.append(
+            (name, f"{cpu:.0f} ms CPU, {memory:.0f} MiB", f"+{cpu - bare_cpu:.0f} ms, +{memory - bare_memory:.0f} MiB", budget)
+        )
+    return rows
+
+
+async def sqlite_rows() -> list[Row]:
+    place = SQLite.start()
+    try:
+        store = place.store()
+        await store.migrate()
+        floor = place.floor()
+        rows: list[Row] = [("floor: two durable transactions", f"{floor:.2f} ms", "1", "")]
+        for n, budget in ((20, "2"), (200, ""), (1000, "")):
+            spent = await steps.per_step(store, n)
+            rows.append((f"a step, runs of {n}", f"{spent:.2f} ms", _times(spent, floor), budget))
+        rows.append(("a step, runs of 1000, claim kept", *_kept(await steps.per_step(store, 1000, keep=True), floor, "")))
+        pair = await steps.beside_history(store)
+        rows.append(("claim and commit on a run of 100,000 messages", f"{pair:.2f} ms", "", "10 ms"))
+        await store.close()
+        return rows
+    finally:
+        shutil.rmtree(place.folder, ignore_errors=True)
+
+
+async def postgres_rows(full: bool) -> list[Row]:
+    place = Postgres.start()
+    try:
+        store = place.store()
+        await store.migrate()
+        floor = place.floor()
+        rows: list[Row] = [("floor: pgbench select + insert + update", f"{floor:.2f} ms", "1", "")]
+        for n, budget in ((20, "2"), (200, "2.5"), (1000, "")):
+            spent = await steps.per_step(store, n)
+            rows.append((f"a step, runs of {n}", f"{spent:.2f} ms", _times(spent, floor), budget))
+        kept = await steps.per_step(store, 1000, keep=True)
+        rows.append(("a step, runs of 1000, claim kept", *_kept(kept, floor, "2 ms")))
+        wall, cpu = await steps.engine_step(store, 20)
+        rows.append(
+            ("a step through the engine, runs of 20", f"{wall:.2f} ms, {cpu:.2f} ms CPU", _times(wall, floor), "0.5 ms CPU")
+        )
+        claimed, renewed = await steps.trips(place)
+        rows.append(("round trips a step", f"{claimed:.2f}, {renewed:.2f} with the claim kept", "", "2, 1"))
+        for n in (20, 200, 1000):
+            rows.append(
+                (f"log a step of 500 bytes, runs of {n}", f"{await steps.wal_per_step(place, store, n):.0f} bytes", "", "1 kB")
+            )
+        rows.append(await _throughput(place))
+        pair = await steps.beside_history(store)
+        rows.append(("claim and commit on a run of 100,000 messages", f"{pair:.2f} ms", "", "10 ms"))
+        for n in (10, 10_000, *((1_000_000,) if full else ())):
+            pair, due = await steps.beside_runs(place, store, n)
+            rows.append((f"beside {n:,} other runs: claim and commit; due", f"{pair:.2f} ms; {due:.2f} ms", "", "flat"))
+        await store.close()
+        return rows
+    finally:
+        place.server.stop()
+
+
+async def _throughput(place: Postgres) -> Row:
+    store = place.store("&pool=8")
+    floor = place.floor(clients=8)
+    rate = max([await steps.throughput(store) for _ in range(3)])
+    await store.close()
+    return (
+        "50 runs of 20 steps at once, 8 connections",
+        f"{rate:.0f} steps/s, floor {floor:.0f}/s",
+        f"{rate / floor:.2f}",
+        "0.6",
+    )
+
+
+def _times(spent: float, floor: float) -> str:
+    return f"{spent / floor:.1f}"
+
+
+def _kept(spent: float, floor: float, budget: str) -> tuple[str, str, str]:
+    return f"{spent:.2f} ms", _times(spent, floor), budget
+
+
+def table(rows: list[Row]) -> str:
+    lines = ["| what | measured | × floor | budget |", "| --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def write(path: Path, name: str, text: str) -> None:
+    """Put a table between its markers."""
+    old = path.read_text()
+    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+    new, found = re.subn(pattern, lambda m: m[1] + text + m[2], old, flags=re.S)
+    if not found:
+        raise SystemExit(f"{path} has no markers <!-- {name} --> … <!-- /{name} -->")
+    path.write_text(new)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--full", action="store_true", help="claims beside a million runs, too")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between their markers in this file")
+    parser.add_argument("--only", choices=("cold", "sqlite", "postgres"))
+    options = parser.parse_args()
+    measured = {
+        "cold": cold_rows,
+        "sqlite": lambda: asyncio.run(sqlite_rows()),
+        "postgres": lambda: asyncio.run(postgres_rows(options.full)),
+    }
+    for name, measure in measured.items():
+        if options.only in (None, name):
+            text = table(measure())
+            print(f"\n{name}\n{text}", flush=True)
+            if options.write:
+                write(options.write, name, text)
+
+
+if __name__ == "__main__":
+    main()
