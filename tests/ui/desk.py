@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 from playwright.async_api import Locator, Page, expect
+
+from steprelay.deploy.asgi import Supervisor
 
 expect.set_options(timeout=20_000)
 
@@ -44,6 +48,11 @@ class Desk:
 
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name)
+
+    async def api(self, method: str, path: str, body: Any = None) -> Any:
+        """Ask the server past the page."""
+        async with httpx.AsyncClient(base_url=f"{self.server.url}/api/", timeout=30) as http:
+            return (await http.request(method, path, json=body)).json()
 
     @property
     def status(self) -> Locator:

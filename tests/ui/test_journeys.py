@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from desk import Desk
 from playwright.async_api import expect
@@ -48,13 +47,13 @@ async def test_kill_the_server_in_the_middle_of_a_step(desk: Desk, gate: str) ->
     await desk.start(f"4 steps, hold 2 {gate}")
     await expect(desk.working(2)).to_be_visible()
     await expect(desk.page.locator("aside")).to_contain_text("process")
-    before = httpx.get(f"{desk.server.url}/api/demo", timeout=20).json()["pid"]
+    before = (await desk.api("GET", "demo"))["pid"]
     await desk.button("Kill the server").click()
     await expect(desk.page.locator(".name.silent")).to_have_text("Browser")
     await expect(desk.page.locator(".reel .dead")).to_be_visible()
     await expect(desk.page.locator(".reel .lease .left")).to_be_visible()  # the lease runs out in sight
     await expect(desk.working(2)).to_be_visible()
-    after = httpx.get(f"{desk.server.url}/api/demo", timeout=20).json()["pid"]
+    after = (await desk.api("GET", "demo"))["pid"]
     assert before != after
     await expect(desk.page.locator("aside dl")).to_contain_text(f"process {after}")
     desk.server.open(gate)
@@ -73,9 +72,8 @@ async def test_close_this_tab_and_the_background_carries_on(desk: Desk, gate: st
     await expect(desk.page.get_by_role("heading", level=1)).to_have_text("This tab is closed.")
     desk.page.on("request", lambda r: pulses.append(r.url))
     desk.server.open(gate)
-    async with httpx.AsyncClient(base_url=desk.server.url, timeout=30) as http:
-        run = (await http.get(f"/api/runs/{id}?wait=20")).json()
-        assert run["status"] == "COMPLETED"
+    run = await desk.api("GET", f"runs/{id}?wait=20")
+    assert run["status"] == "COMPLETED"
     assert pulses == []  # a closed tab asks for nothing
     await desk.button("Come back").click()
     await expect(desk.answer).to_contain_text("It is 42")
@@ -104,7 +102,7 @@ async def test_stop_by_the_escape_key(desk: Desk, gate: str) -> None:
     await desk.page.keyboard.press("Escape")
     await expect(desk.status).to_have_text("Stopped by you")
     await expect(desk.button("Stop")).to_be_hidden()
-    assert httpx.get(f"{desk.server.url}/api/runs/{id}", timeout=20).json()["status"] == "CANCELLED"
+    assert (await desk.api("GET", f"runs/{id}"))["status"] == "CANCELLED"
     await expect(desk.log).to_contain_text("Stopped. No later step will run; what was done is kept.")
 
 
@@ -161,11 +159,11 @@ async def test_a_second_tab_watches_and_takes_over_when_the_first_is_gone(desk: 
 
 
 async def test_a_page_opened_to_watch_does_not_drive(desk: Desk) -> None:
-    made = httpx.post(f"{desk.server.url}/api/runs", json={"userPrompt": "2 steps"}, timeout=20).json()
+    made = await desk.api("POST", "runs", {"userPrompt": "2 steps"})
     await desk.page.goto(f"{desk.server.url}/#/runs/{made['sessionId']}?watch")
     await expect(desk.page.locator(".meta")).to_contain_text("carried by Browser")
     await expect(desk.page.locator("aside .explain")).to_contain_text("Step 0 is due")
-    assert httpx.get(f"{desk.server.url}/api/runs/{made['sessionId']}", timeout=20).json()["attempts"] == 0
+    assert (await desk.api("GET", f"runs/{made['sessionId']}"))["attempts"] == 0
     await desk.button("Carry on here").click()
     await expect(desk.answer).to_be_visible()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -190,7 +191,7 @@ async def test_the_track_shows_legs_deaths_and_batons(desk: Desk) -> None:
     assert kinds == ["step", "step", "baton", "step", "dead", "lease", "hop", "step", "baton", "step"]
     blocks = [s for s in plan["shapes"] if s["kind"] == "step"]
     assert [b["index"] for b in blocks] == [0, 1, 2, 3, 4]
-    assert all(a["x"] + a["w"] <= b["x"] for a, b in zip(blocks, blocks[1:], strict=False))  # time runs to the right
+    assert all(a["x"] + a["w"] <= b["x"] for a, b in pairwise(blocks))  # time runs to the right
     assert blocks[0]["w"] > blocks[1]["w"]  # longer is wider
     assert plan["shapes"][5]["text"] == "15 s"  # what the death cost
 

@@ -107,7 +107,8 @@ export function counted(run, steps, facts) {
   const first = Math.min(...seen, newest);
   let lost = 0;
   for (let i = Math.max(0, first); i < newest; i++) if (!seen.has(i)) lost++;
-  const deaths = steps.reduce((n, s) => n + Math.max(0, s.attempt - 1), 0);
+  const underway = run.isTerminal ? 0 : Math.max(0, (run.attempts ?? 0) - 1); // of the step that is not committed yet
+  const deaths = steps.reduce((n, s) => n + Math.max(0, s.attempt - 1), underway);
   const requests = steps.reduce((n, s) => n + (s.usage.requests ?? 0), 0);
   const total = run.usage.requests ?? requests;
   const unexplained = steps.length && seen.size === run.step ? Math.max(0, total - requests - deaths) : 0;

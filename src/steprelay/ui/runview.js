@@ -8,7 +8,7 @@ import { titleOf } from "./home.js";
 import { Session } from "./session.js";
 import { prose, shown } from "./text.js";
 import { described, draw, lanesOf, layout, told } from "./track.js";
-import { ago, amount, ended, lane, money, processOf, short, span, standing, tokens } from "./words.js";
+import { ago, amount, ended, lane, left, money, processOf, short, span, standing, tokens } from "./words.js";
 
 const ICONS = { death: "✕", baton: "⇄", replay: "↺", wait: "◷", round: "↻", stop: "■" };
 
@@ -152,12 +152,12 @@ export class RunView {
     else if (error) text = error.status === 404 ? "There is no such run, or it is not yours." : error.message;
     else if (link.state === "lost") {
       const then = this.session.stopping ? "It is stopped as soon as the server is back."
-        : this.session.driving ? `The same step is asked for again in ${span(Math.max(1, Math.ceil(link.until - now)))}.` : "Trying again.";
+        : this.session.driving ? `The same step is asked for again in ${left(link.until - now)}.` : "Trying again.";
       text = `Connection lost, the run is safe. ${then}`;
     } else if (losing) [text, tone] = ["The next answer will be thrown away on its way to you.", "hand"];
     else if (link.state === "busy" && run.holder && link.until > now) {
       const dead = this.session.facts.killed.includes(run.holder);
-      text = dead ? `Process ${processOf(run.holder)} is dead. Its lease ends in ${span(Math.ceil(run.leaseUntil - now))}; then this step is taken again.`
+      text = dead ? `Process ${processOf(run.holder)} is dead. Its lease ends in ${left(run.leaseUntil - now)}; then this step is taken again.`
         : `${lane(run.carrier)} (process ${processOf(run.holder)}) has this step until its lease ends or it is done.`;
       tone = "hand";
     }
@@ -256,7 +256,7 @@ export class RunView {
     this.now.className = `step now${live.silent ? " silent" : ""}`;
     this.now.replaceChildren(h("span", { class: "no" }, String(run.step)),
       h("div", { class: "said" }, h("p", { class: live.silent ? "" : "dots" }, what), heard && h("div", { class: "prose soft" }, prose(heard.slice(-600))), chips.length ? h("div", { class: "chips" }, chips) : null),
-      h("div", { class: "cost" }, h("span", null, span(Math.max(0, now - live.since))), live.leaseLeft > 0 ? h("span", null, `lease ${span(Math.ceil(live.leaseLeft))}`) : null));
+      h("div", { class: "cost" }, h("span", null, span(Math.max(0, now - live.since))), live.leaseLeft > 0 ? h("span", null, `lease ${left(live.leaseLeft)}`) : null));
   }
 
   /** After the end: another question, or going on where it stopped. */
@@ -294,6 +294,7 @@ export class RunView {
     const key = step ? `step ${step.index}` : `run ${run.status}${run.stopReason}${run.step}${run.carrier}${run.holder}${run.leaseUntil}${run.attempts}`;
     if (this.aside.dataset.key === key) return;
     this.aside.dataset.key = key;
+    if (this.explainedFor !== run.status) [this.explained, this.explainedFor] = [null, run.status]; // old words would be wrong
     const tools = { copy: copyButton, fork: (s) => this.forkForm(s), back: () => this.pick(null) };
     this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holder(step), tools) : runPane(run, this.explained, tools));
     if (!step) this.explainSoon();

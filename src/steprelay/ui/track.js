@@ -5,7 +5,7 @@
 
 import { s } from "./dom.js";
 import { idleBefore } from "./history.js";
-import { lane, processOf, span } from "./words.js";
+import { lane, left, processOf, span } from "./words.js";
 
 const LANE = 44, BLOCK = 22, TOP = 16, DEAD = 38, BATON = 40, FOOT = 30;
 const HUES = { client: 1, background: 2 };
@@ -46,7 +46,7 @@ function place(run, steps, live, now, holder, squeeze) {
   const begin = run.createdAt ?? steps[0]?.claimedAt ?? now;
   const sinceStart = (t) => (t - begin < 0.5 ? "0 s" : span(t - begin));
 
-  const deaths = (count, carrier, idle, index, left = null) => {
+  const deaths = (count, carrier, idle, index) => {
     const y = rowOf(carrier);
     if (last) x += 4;
     const from = x + DEAD / 2;
@@ -54,7 +54,7 @@ function place(run, steps, live, now, holder, squeeze) {
       shapes.push({ kind: "dead", x, w: DEAD, y, index, attempt: i + 1 });
       x += DEAD + 4;
       const w = Math.max(46, rested(idle / count));
-      shapes.push({ kind: "lease", x, w, y, part: left, text: i === count - 1 ? span(idle) : "" });
+      shapes.push({ kind: "lease", x, w, y, part: null, text: i === count - 1 ? span(idle) : "" });
       x += w + 4;
     }
     last = { x: x - 4, carrier };
@@ -106,7 +106,7 @@ function place(run, steps, live, now, holder, squeeze) {
       shapes.push({ kind: "dead", x, w: DEAD, y, index: run.step, attempt: run.attempts });
       x += DEAD + 4;
       const part = Math.max(0, Math.min(1, live.leaseLeft / live.lease));
-      shapes.push({ kind: "lease", x, w: 92, y, part, text: live.leaseLeft > 0 ? `lease ${span(Math.ceil(live.leaseLeft))}` : "free to take" });
+      shapes.push({ kind: "lease", x, w: 92, y, part, text: live.leaseLeft > 0 ? `lease ${left(live.leaseLeft)}` : "free to take" });
       x += 92;
     } else {
       const w = worked(now - live.since);
@@ -168,9 +168,8 @@ const SHAPES = {
       s("path", { d: `M${cx - 3.5} ${sh.y - 3.5}l7 7m0-7l-7 7` }));
   },
   lease(sh) {
-    const left = sh.part === null ? 1 : sh.part;
     return s("g", { class: "lease" }, s("rect", { class: "under", x: sh.x, y: sh.y - 3, width: sh.w, height: 6, rx: 3 }),
-      sh.part !== null && s("rect", { class: "left", x: sh.x, y: sh.y - 3, width: sh.w * left, height: 6, rx: 3 }),
+      sh.part !== null && s("rect", { class: "left", x: sh.x, y: sh.y - 3, width: sh.w * sh.part, height: 6, rx: 3 }),
       sh.text && s("text", { class: "tick", x: sh.x + 1, y: sh.y + 18 }, sh.text));
   },
   wait: (sh) => s("g", { class: "rest" }, s("line", { x1: sh.x, x2: sh.x + sh.w, y1: sh.y, y2: sh.y }),

@@ -20,6 +20,8 @@ export function span(seconds) {
   return plural(Math.round(minutes / 1440), "day");
 }
 
+/** What is left, in whole seconds: "8 s". */
+export const left = (seconds) => span(Math.max(0, Math.ceil(seconds))).replace(".0 s", " s");
 export const ago = (at, now) => (now - at < 5 ? "just now" : `${span(now - at).replace(/(min|h) \d+ (s|min)$/, "$1")} ago`);
 export const clock = (at) => new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 export const plural = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
