@@ -116,6 +116,7 @@ def test_migrate_is_safe_twice(steprelay: Call) -> None:
     assert steprelay("migrate").out == "Nothing to do: the schema is up to date.\n"
 
 
+@pytest.mark.slow
 def test_ctrl_c_hands_the_run_back(steprelay: Call, folder: Path) -> None:
     """The process is interrupted in the middle of a step; the run is unheld at once and says how to go on."""
     (folder / "slow.py").write_text(
@@ -237,6 +238,7 @@ def test_doctor_names_the_remedy_of_each_finding(
 # ---------------------------------------------------------------- watching what another carries
 
 
+@pytest.mark.slow
 def test_tail_follows_a_run_that_another_process_carries(steprelay: Call, folder: Path) -> None:
     run = steprelay("runs", "fork", run_id(steprelay("run", "agent.py", "count")), "--step", "0").out.strip()
     command = [sys.executable, "-c", "from steprelay.cli import main; main()", "runs", "tail", run]

@@ -49,6 +49,7 @@ def test_agents_by_name_become_one_app(folder: Path) -> None:
     assert list(load("many.py", store="memory:").agents) == ["tea", "coffee"]
 
 
+@pytest.mark.slow
 def test_an_agent_of_a_framework_is_found_by_its_kind(folder: Path) -> None:
     write(folder, "shop.py", "from pydantic_ai import Agent\nkeeper = Agent('test')\n")
     assert load("shop.py", store="memory:").adapters == {"agent": "pydantic_ai"}
@@ -85,6 +86,7 @@ def test_what_is_wrong_is_said_with_its_place(folder: Path, text: str, says: str
     assert says in str(e.value)
 
 
+@pytest.mark.slow
 def test_the_demo_agent_is_always_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPRELAY_MODEL", "offline")
     app = load(f"@demo:{folder}", store="memory:")
