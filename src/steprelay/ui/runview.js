@@ -131,7 +131,7 @@ export class RunView {
     const stand = standing(run);
     const { tone } = stand;
     this.status.className = `state ${tone}`;
-    say(this.status, session_text(this.session, stand.text));
+    say(this.status, statusText(this.session, stand.text));
     say(this.title, titleOf(run));
     document.title = `${stand.text} · ${short(titleOf(run), 60)}`;
     const now = this.api.now();
@@ -341,7 +341,7 @@ export class RunView {
   }
 }
 
-function session_text(session, text) {
+function statusText(session, text) {
   if (session.stopping) return ended(session.run) ? text : "Stopping";
   return session.link.state === "lost" && !ended(session.run) ? "Connection lost" : text;
 }
