@@ -36,12 +36,14 @@ def written(name):
     return Path(name).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # the first import of a provider takes seconds
 @pytest.mark.parametrize("page", [str(p.relative_to(ROOT)) for p in PAGES])
 def test_the_python_on_a_page_runs(page):
     namespace, _ = run_blocks(page)
     assert any(isinstance(v, App) for v in namespace.values())
 
 
+@pytest.mark.slow
 async def test_the_example_of_the_readme_answers(monkeypatch):
     from pydantic_ai.models.test import TestModel
 

@@ -44,6 +44,7 @@ def server(tmp_path):
         process.wait(20)
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_comes_back(server):
     for command, shown in calls():
         address = command.replace("localhost:8000", server)

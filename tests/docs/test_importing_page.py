@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from test_curl import alike
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ def prepare(folder):
     (folder / "agent.py").write_text(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1])
 
 
+@pytest.mark.slow
 def test_the_page_can_be_followed(tmp_path):
     prepare(tmp_path)
     env = {k: v for k, v in os.environ.items() if not k.startswith("STEPRELAY_")}

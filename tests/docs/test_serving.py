@@ -14,6 +14,7 @@ from steprelay import App
 AGENT = "from steprelay import App\n\napp = App(lambda turn, ctx: 'done')\n"
 
 
+@pytest.mark.slow
 def test_a_server_without_a_secret_does_not_start_and_says_what_to_set(tmp_path):
     (tmp_path / "agent.py").write_text(AGENT)
     env = {k: v for k, v in os.environ.items() if not k.startswith("STEPRELAY_")}

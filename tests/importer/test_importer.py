@@ -274,6 +274,7 @@ async def test_a_table_name_is_never_sql(table):
     assert len(await found(table)) == 4
 
 
+@pytest.mark.slow
 async def test_a_postgres_table_with_jsonb_and_uuids(store):
     url = postgres().url()
     connection = await asyncpg.connect(url)
