@@ -54,7 +54,7 @@ class Relay:
             if shown:
                 import webbrowser
 
-                webbrowser.open(f"{self.supervisor.url}/#/runs/{self.id}")
+                webbrowser.open(f"{self.supervisor.url}/#/runs/{self.id}?watch")
             try:
                 with self.console.status("…"):
                     async with asyncio.timeout(PATIENCE):
