@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from conftest import KEY, Bench
+from agent_bench import KEY, Bench
 from models import Script, call
 from pydantic import BaseModel
 from pydantic_ai import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench
+from agent_bench import Bench
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.models.function import FunctionModel
 
