@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import BadInput, ConfigError, StepRelayError, StoreUnavailable
+from ..core.model import RunKey
+from ..ports import Waker
 
 if TYPE_CHECKING:
     import httpx
@@ -81,13 +83,20 @@ async def connect(url: str | None) -> AsyncIterator[Client]:
         return
     from ..app import App
 
-    app = App({"none": _nobody}, auth=False, ui=False)
+    app = App({"none": _nobody}, auth=False, ui=False, waker=_Asleep())
     try:
         transport = httpx.ASGITransport(app=app.asgi)
         async with httpx.AsyncClient(base_url="http://localhost/api/", transport=transport, timeout=30) as http:
             yield Client(http)
     finally:
         await app.shutdown()
+
+
+class _Asleep(Waker):
+    """Wakes nobody: this process has no agents, a run that it carried would fail. The sweeper of a server finds it."""
+
+    async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
+        return
 
 
 async def _nobody(turn: Any, ctx: Any) -> None:
