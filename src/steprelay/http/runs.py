@@ -109,10 +109,11 @@ async def get_run(call: Call) -> Answer:
     seen = await call.run("read")
     known, wait = call.header("if-none-match"), call.number("wait", 0, 0, LONGEST_WAIT)
     clock = asyncio.get_running_loop().time
-    end = clock() + min(wait, call.api.settings.wall / 2)
+    end = clock() + min(wait, call.wall / 2)
     while True:
         view = seen_view(call, seen)
-        etag = 'W/"' + sha256(wire.encode(view)).hexdigest()[:24] + '"'
+        still = {name: value for name, value in view.items() if name != "next"}  # what counts down is no change
+        etag = 'W/"' + sha256(wire.encode(still)).hexdigest()[:24] + '"'
         settled = etag != known if known else view["isTerminal"] or view["status"] == "AWAITING_INPUT"
         left = end - clock()
         if settled or left <= 0 or await call.request.is_disconnected():
