@@ -330,15 +330,18 @@ def _step(row: Sequence[Any]) -> Step | None:
 
 
 def _known_step(row: Sequence[Any]) -> Step:
+    """The hot spot of a long run: every step since the floor, at every claim."""
     (
         index, round, attempt, carrier, claim_id, status, stop_reason, request, hash, messages, parts, usage, state, floor,
         claimed_at, committed_at,
     ) = row  # fmt: skip
-    return Step(
-        index=index, round=round, attempt=attempt, carrier=carrier, claim_id=claim_id, status=status, stop_reason=stop_reason,
-        request=None if request is None else Request(id=request, hash=hash), messages=tuple(messages.split("\n")) if messages else (),
-        parts=tuple(parts.split("\n")) if parts else (), usage=usage, state=state, floor=floor, claimed_at=claimed_at,
-        committed_at=committed_at,
+    return Step.of(
+        {
+            "index": index, "round": round, "attempt": attempt, "carrier": carrier, "claim_id": claim_id, "status": status,
+            "stop_reason": stop_reason, "request": None if request is None else Request(id=request, hash=hash),
+            "messages": tuple(messages.split("\n")) if messages else (), "parts": tuple(parts.split("\n")) if parts else (),
+            "usage": usage, "state": state, "floor": floor, "claimed_at": claimed_at, "committed_at": committed_at,
+        }
     )  # fmt: skip
 
 
