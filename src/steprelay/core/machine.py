@@ -45,6 +45,7 @@ _NEXT: dict[Status, dict[Cause, Status]] = {
 TABLE: dict[tuple[Status, Cause], Status] = {(status, cause): to for status, row in _NEXT.items() for cause, to in row.items()}
 TERMINAL: frozenset[Status] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 SOFT: frozenset[StopReason] = frozenset({"max_steps", "max_tool_calls", "max_tokens", "max_cost", "repetition"})
+_SPENT: dict[str, StopReason] = {"steps": "max_steps", "tool_calls": "max_tool_calls", "tokens": "max_tokens", "usd": "max_cost"}
 INTERVAL = 5.0
 """Seconds between two signs of life of a step."""
 
@@ -71,6 +72,7 @@ class Opened(Noun):
         return Turn(
             key=run.key, agent=run.agent, round=self.round, step=run.step, attempt=run.attempts, base=self.tally.base,
             prompt=self.prompt, fresh=self.tally.fresh, usage=self.tally.round, limits=self.limits, landing=self.landing,
+            left=left(self.tally, self.limits),
             inbox=tuple(Message(kind=m["kind"], body=m["body"], id=i) for i, m in self.got.items()),
             messages=tuple(codec.loads(m) for s in claimed.steps for m in s.messages),
             ledger={k: codec.loads(v) for k, v in claimed.ledger.items()},
@@ -159,6 +161,7 @@ def _hear(claimed: Claimed, request: Request | None) -> Opened:
         if cancelled and s.reopens:
             break  # left unread: the end that comes now is followed by another claim, which hears it
         body, seq = codec.loads(s.body), s.seq
+        tally = _settled(tally, body) if s.kind == "child" else tally
         match s.kind:
             case "cancel":  # between two rounds it takes back what is queued
                 cancelled, queued = cancelled or status not in TERMINAL, ()
@@ -208,17 +211,30 @@ def _too_old(tally: Tally, limits: Limits, now: float) -> bool:
     return limits.seconds is not None and tally.began_at is not None and now - tally.began_at >= limits.seconds
 
 
+def left(tally: Tally, limits: Limits) -> dict[str, float]:
+    """What the round may still spend, brake by brake: what is lent to a child is gone until it has ended."""
+    t, r = tally, tally.round
+    spent = {"steps": t.steps, "tool_calls": r.tool_calls, "tokens": r.tokens, "usd": r.usd or 0.0}
+    brakes = {n: limit for n in spent if (limit := getattr(limits, n)) is not None}
+    return {n: limit - spent[n] - sum(c.get(n, 0) for c in t.children.values()) for n, limit in brakes.items()}
+
+
 def _soft(tally: Tally, limits: Limits) -> StopReason | None:
-    spent, L = tally.round, limits
-    checks: tuple[tuple[StopReason, float, float | None], ...] = (
-        ("max_steps", tally.steps, L.steps),
-        ("max_tool_calls", spent.tool_calls, L.tool_calls),
-        ("max_tokens", spent.tokens, L.tokens),
-        ("max_cost", spent.usd or 0.0, L.usd),
-        ("repetition", tally.repeats, L.repeats),
-        ("repetition", tally.tool_errors, L.tool_errors),
-    )
-    return next((reason for reason, value, limit in checks if limit is not None and value >= limit), None)
+    rest = left(tally, limits)
+    circling = (tally.repeats, limits.repeats), (tally.tool_errors, limits.tool_errors)
+    if spent := next((reason for name, reason in _SPENT.items() if rest.get(name, 1) <= 0), None):
+        return spent
+    return "repetition" if any(limit is not None and count >= limit for count, limit in circling) else None
+
+
+def _settled(tally: Tally, body: Value) -> Tally:
+    """A child has ended: what it spent is ours, the rest of what was lent to it is free. A child that is not under way, or
+    has reported before, changes nothing."""
+    if not isinstance(body, dict) or body.get("id") not in tally.children:
+        return tally
+    usage, steps = codec.build(Usage, body.get("usage", {})), tally.steps + body.get("steps", 0)
+    others = {i: lent for i, lent in tally.children.items() if i != body["id"]}
+    return replace(tally, children=others, total=tally.total + usage, round=tally.round + usage, steps=steps)
 
 
 def _died_at_the_wall(run: Run) -> bool:
@@ -247,7 +263,7 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     """The agent's reply as a commit. `seen`: the reply's messages as parts, and its parts. Raises AgentError for a reply
     that makes no sense, BadInput for one that is not JSON."""
     check_reply(reply)
-    tally = replace(_count(o.tally, reply, seen), heard=_unasked(o))
+    tally = replace(_count(o.tally, reply, seen), heard=_unasked(o), children=o.tally.children | reply.children)
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
         tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
         return _end(o, "cancel", "cancelled", now, reply=reply, tally=tally)
@@ -392,12 +408,13 @@ def _commit(
         status=status, after=after, stop_reason=reason, step=step, ended=ended, inbox_read=o.inbox_read,
         wait=codec.pack(wait) if wait else None, scratchpad=_text(reply.scratchpad), state=step.state, floor=reply.floor,
         tally=codec.pack(tally if reply.keep_ledger else replace(tally, base=run.step + 1)),
-        outbox=(*reply.outbox, *_news(run, step, parts)), blobs=reply.blobs, keep_ledger=reply.keep_ledger, **_reopened(o),
+        outbox=(*reply.outbox, *_news(run, step, parts, tally)), blobs=reply.blobs, keep_ledger=reply.keep_ledger, **_reopened(o),
     )  # fmt: skip
 
 
-def _news(run: Run, step: Step, parts: Iterable[Part]) -> Iterable[Outgoing]:
-    """Who has to hear of this step: the webhook of an end or a question, the parent of an ended child."""
+def _news(run: Run, step: Step, parts: Iterable[Part], tally: Tally) -> Iterable[Outgoing]:
+    """Who has to hear of this step: the webhook of an end or a question, the parent of an ended child, the children of a
+    run that ends without having wanted to."""
     end = next((p for p in parts if isinstance(p, End)), None)
     if end is None or end.status == "WAITING":
         return
@@ -409,8 +426,11 @@ def _news(run: Run, step: Step, parts: Iterable[Part]) -> Iterable[Outgoing]:
         yield Outgoing(kind="webhook", target=run.notify_url, body=codec.dumps({"type": kind, "data": told}), request_id=name)
     parent = codec.loads(run.parent) or {}
     if "id" in parent and end.status in TERMINAL:  # a fork has a parent too, which does not wait for it
-        body = {"kind": "child", "body": {**told, "id": parent["id"]}}
-        yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps(body), request_id=name)
+        told |= {"id": parent["id"], "usage": codec.plain(tally.total), "steps": tally.steps}
+        yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps({"kind": "child", "body": told}), request_id=name)
+    if end.status in ("FAILED", "CANCELLED"):
+        cancel = codec.dumps({"kind": "cancel", "body": None})
+        yield from (Outgoing(kind="signal", target=c, body=cancel, request_id=f"cancel:{name}") for c in tally.children)
 
 
 def _end(

@@ -101,6 +101,7 @@ class Tally(Noun):
     thought: str | None = None  # the newest words of the agent, at most 2,000 characters
     queued: tuple[Value, ...] = ()  # prompts that came while a round was under way
     heard: dict[str, Value] = {}  # events and ended children that no wait has asked for yet
+    children: dict[str, Value] = {}  # runs started by this one that have not ended, and what of the brakes is lent to each
     extra: dict[str, Value] = {}
 
 
@@ -442,6 +443,7 @@ class Turn(Noun):
     usage: Usage  # of the round so far
     limits: Limits
     landing: StopReason | None  # not None: sum up, no tools
+    left: dict[str, float] = {}  # of `steps`, `tool_calls`, `tokens`, `usd`, where limited: not spent and not lent
     dead_tail: Value = None  # what a dead attempt of this step had said
 
 
@@ -464,6 +466,7 @@ class Reply(Noun):
     usage: Usage = Usage()
     keep_ledger: bool = False
     outbox: tuple[Outgoing, ...] = ()
+    children: dict[str, Value] = {}  # runs that `outbox` starts and that will report, and what is lent to each
     blobs: dict[str, str] = {}
 
 
