@@ -13,6 +13,8 @@ from steprelay.stores.postgres import PostgresStore
 from steprelay.testing.servers import PostgresServer, fresh_url, postgres
 from steprelay.testing.wire import SYNC, Cut, Wire
 
+pytestmark = pytest.mark.slow  # they need the servers
+
 KEY = RunKey("t", "r")
 NEW = New(agent="a", adapter="function", prompt='"go"', carrier="any")
 
