@@ -133,6 +133,17 @@ async def test_a_cancelled_caller_leaves_the_line_usable(wired: Wired) -> None:
     assert wired.wire.lines == 1
 
 
+async def test_closing_lets_what_was_asked_come_to_its_end() -> None:
+    store = PostgresStore(fresh_url("postgres"))
+    await store.migrate()
+    told = asyncio.create_task(store.put_if("k", "v", ttl=9, expect=None))
+    await asyncio.sleep(0)
+    await store.close()
+    assert await told
+    assert await store.get("k") == "v"  # a closed store that is used again opens again
+    await store.close()
+
+
 async def test_a_store_may_be_used_in_one_event_loop_after_another() -> None:
     store = PostgresStore(fresh_url("postgres"))
 

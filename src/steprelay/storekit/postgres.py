@@ -103,6 +103,13 @@ class Line:
 
         return await asyncpg.connect(self._dsn, timeout=self._timeout, statement_cache_size=0)
 
+    async def close(self) -> None:
+        """Say goodbye."""
+        if self._conn is not None:
+            with suppress(OSError, TimeoutError):
+                await self._conn.close(timeout=1)
+            self._conn = None
+
     def drop(self) -> None:
         """Hang up at once."""
         if self._conn is not None:
@@ -150,6 +157,13 @@ class Lines:
         if not done.cancelled():
             done.exception()  # seen: whoever still waits gets it, too
         self.give(line)
+
+    async def close(self) -> None:
+        """Hang up, each line when it has done what it was asked."""
+        if asyncio.get_running_loop() is self._loop:
+            for _ in self._all:
+                await (await self._free.get()).close()
+        self.drop()
 
     def drop(self) -> None:
         for line in self._all:

@@ -213,7 +213,7 @@ class PostgresStore(Store):
         return f"PostgreSQL {server}, schema {self._schema} version {version}"
 
     async def close(self) -> None:
-        self._lines.drop()
+        await self._lines.close()
 
     # ------------------------------------------------------------ calls
 
