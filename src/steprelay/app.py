@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,6 +25,7 @@ from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Value, Waiting
 from .drivers.loop import Loop
+from .core.noun import replace
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, TaskWaker
@@ -35,6 +37,8 @@ from .watch import Observer
 SWEEP_EVERY = 10.0
 """Seconds between two sweeps of a process that lives on."""
 _log = logging.getLogger("steprelay")
+LOOK_EVERY = 0.2
+"""Seconds between two looks at a run that waits for its children."""
 
 
 def log_line(event: dict[str, Value]) -> None:
@@ -68,13 +72,14 @@ class App:
         self.adapters: dict[str, str] = {}
         self.agents: dict[str, Agent] = {}
         for name, user in named.items():
-            self.adapters[name], self.agents[name] = adapt(name, user)
+            self.adapters[name], self.agents[name] = adapt(name, user, self._event_url if self.settings.public_url else None)
         self.store: Store = store if store is not None and not isinstance(store, str) else open_store(self.settings.store)
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
         self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=observer)
         self.loop = Loop(self.engine, wall=self.settings.deadline or FOREVER, holder=self.holder)
         self.waker: Waker = waker or self._default_waker()
-        self.outbox = Outbox(self.engine, self.waker, secret=self.settings.secret and driver_secret(self.settings.secret))
+        signs = self.settings.secret and driver_secret(self.settings.secret)
+        self.outbox = Outbox(self.engine, self.waker, new=self._child, secret=signs)
         self.sweeper = Sweep(self.engine, self.waker.wake, self.outbox.deliver)
         self._asgi: Any = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -111,6 +116,18 @@ class App:
 
     async def parts(self, run: str) -> AsyncIterator[Part]:
         """Drive a run from here and answer its parts as they are committed, to the end of the round or a question. Words
+    def _child(self, start: dict[str, Value], **fields: Any) -> New:
+        """A run that another one starts. An agent that nobody knows is told by its first step: so the parent hears of it."""
+        limits = codec.build(Limits, codec.plain(self.limits) | start["limits"])
+        new = self.new(start["prompt"], limits=limits, carrier="background", labels=start["labels"], **fields)
+        agent = start["agent"] or new.agent
+        return replace(new, agent=agent, adapter=self.adapters.get(agent, "function"))
+
+    def _event_url(self, key: RunKey, name: str, signed: bool) -> tuple[str, str]:
+        """Where the outside delivers an event, and what its sender signs with."""
+        token = self.rights.event_token(key, name, signed=signed)
+        return f"{(self.settings.public_url or '').rstrip('/')}/api/events/{token}", self.rights.event_secret(token)
+
         come live as deltas as well, before they come once and whole."""
         queue: asyncio.Queue[Live | None] = asyncio.Queue()
         task = asyncio.create_task(self._drive(RunKey(self.tenant, run), queue))
@@ -167,6 +184,8 @@ class App:
                 match advanced.outcome:
                     case Done() | Waiting() | None:
                         return
+                    case Waiting() if advanced.run.stop_reason == "child":  # carried by the waker; their news are on the way
+                        await asyncio.sleep(LOOK_EVERY)
                     case Busy(until=until):
                         await asyncio.sleep(min(1.0, max(0.1, (until or 0) - advanced.now)))
                     case Again(after=after):
@@ -194,6 +213,12 @@ class App:
 
     def _http(self) -> Any:
         from .http.app import HttpSettings, build
+    @cached_property
+    def rights(self) -> Auth:
+        """What signs and checks tokens. Raises ConfigError."""
+        s = self.settings
+        return Auth(s.secret, previous=[s.previous_secret] if s.previous_secret else [], off=not self.auth)
+
 
         s = self.settings
         http = HttpSettings(
@@ -202,7 +227,7 @@ class App:
         )  # fmt: skip
         auth = Auth(s.secret, previous=[s.previous_secret] if s.previous_secret else [], off=not self.auth)
         return build(
-            self.engine, self.loop, auth=auth, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
+            self.engine, self.loop, auth=self.rights, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
             deliver=self.outbox.deliver,
         )  # fmt: skip
 
@@ -257,9 +282,9 @@ class App:
         return self.agents[name].view if kind == "app" else registry.load("agents", adapter).view
 
 
-def adapt(name: str, user: Any) -> tuple[str, Agent]:
+def adapt(name: str, user: Any, event_url: Any = None) -> tuple[str, Agent]:
     """The adapter name and the adapter of what a user calls an agent. Recognised by where its class lives, so that no
-    framework is imported to look. Raises ConfigError."""
+    framework is imported to look. `event_url`: see agents.function. Raises ConfigError."""
     if hasattr(user, "step") and hasattr(user, "view") and hasattr(user, "granularity"):
         return f"app:{name}", user
     for cls in type(user).__mro__:
@@ -267,7 +292,7 @@ def adapt(name: str, user: Any) -> tuple[str, Agent]:
         if package in registry.AGENTS:
             return package, registry.load("agents", package)(user)
     if callable(user):
-        return "function", registry.load("agents", "function")(user)
+        return "function", registry.load("agents", "function")(user, event_url)
     raise ConfigError(
         f"{name!r} is {type(user).__module__}.{type(user).__qualname__}, which no adapter knows; give a function (turn, ctx) or "
         f"an agent of {', '.join(a for a in registry.AGENTS if a != 'function')}"

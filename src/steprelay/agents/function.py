@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+from ..children import child_id, shares, start
 from ..core import codec
 from ..core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError
 from ..core.noun import replace
-from ..core.model import Call, Effect, Part, Reply, Result, Text, Thought, Turn, Value
+from ..core.model import Call, Effect, Limits, Outgoing, Part, Reply, Result, RunKey, Text, Thought, Turn, Value
 from ..ports import Agent, Context, Unknown
 
 Function = Callable[[Turn, "FunctionContext"], Reply | Value | Awaitable[Reply | Value]]
+EventUrl = Callable[[RunKey, str, bool], tuple[str, str]]
+"""(run, event, signed) -> the URL that delivers the event to the run, and the secret its sender signs with if `signed`."""
 
 
 class FunctionContext:
     """What a function agent may do in its step. Thread-safe where a sync function needs it: `call_sync`, `emit`."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
+    def __init__(self, ctx: Context, turn: Turn, event_url: EventUrl | None = None) -> None:
+        self._ctx, self._turn, self._event_url = ctx, turn, event_url
         self._loop = asyncio.get_running_loop()
+        self._spawned: dict[str, dict[str, Any]] = {}
         self.parts: list[Part] = []
 
     @property
@@ -82,19 +85,65 @@ class FunctionContext:
         """`call` for a sync function agent."""
         return asyncio.run_coroutine_threadsafe(self.call(key, fn, *args, **kwargs), self._loop).result()
 
+    def spawn(
+        self, name: str, prompt: Value, *, agent: str | None = None, limits: Mapping[str, Value] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> str:  # fmt: skip
+        """Start a run with the commit of this step, and answer its id, which is what to wait for:
+        `Reply(then="wait", needs=(id, …), reason="child")`. Its end comes to `turn.inbox` as a `child` of that id.
+
+        `name` is unique within the step; an attempt that repeats the step starts the same run. `agent`: the app's default
+        unless told. `limits`: fields of Limits. Steps, tool calls, tokens and usd are taken from what this run has left;
+        children that name none share it equally with this run. Raises AgentError for a name used twice.
+        """
+        id = child_id(self._turn, name)
+        if id in self._spawned:
+            raise AgentError(f"this step spawns {name!r} twice; give each child a name of its own", final=True)
+        if unknown := set(limits or ()) - set(Limits.fields):
+            raise AgentError(f"spawn: there is no limit {min(unknown)!r}; there are {', '.join(Limits.fields)}", final=True)
+        self._spawned[id] = {"prompt": prompt, "agent": agent, "limits": dict(limits or {}), "labels": labels or {}}
+        return id
+
+    def starts(self) -> tuple[tuple[Outgoing, ...], dict[str, Value]]:
+        """What this step has spawned: the messages that start it, and what is lent to each. Raises AgentError when there is
+        not enough left to lend."""
+        heard = {m.id for m in self._turn.inbox}
+        new = {id: child for id, child in self._spawned.items() if id not in heard}  # the others have ended by now
+        lent = dict(zip(new, shares(self._turn.left, [c["limits"] for c in new.values()]), strict=True)) if new else {}
+        for id, child in new.items():
+            child["limits"] |= lent[id]
+        return tuple(start(id, **child) for id, child in new.items()), lent
+
+    def event_url(self, name: str, *, signed: bool = False) -> str:
+        """Where the outside delivers the event `name`, as JSON by POST, to this run, which waits for it with
+        `Reply(then="wait", needs=(name,), reason="event")`. `signed`: only with a Standard Webhooks signature by
+        `event_secret(name)`. Raises AgentError when the app has no public URL."""
+        return self._event(name, signed)[0]
+
+    def event_secret(self, name: str) -> str:
+        """What the sender to `event_url(name, signed=True)` signs with: `whsec_…`."""
+        return self._event(name, True)[1]
+
+    def _event(self, name: str, signed: bool) -> tuple[str, str]:
+        if self._event_url is None:
+            raise AgentError("events need an address: set STEPRELAY_PUBLIC_URL, or App(public_url=…)", final=True)
+        return self._event_url(self._turn.key, name, signed)
+
 
 class FunctionAgent(Agent):
     """Adapter of one function."""
 
     granularity = "step"
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, event_url: EventUrl | None = None) -> None:
         if not callable(function):
             raise BadInput(f"{function!r} is not callable; give a function (turn, ctx) -> Reply")
-        self.function = function
+        self.function, self._event_url = function, event_url
 
     async def step(self, turn: Turn, ctx: Context) -> Reply:
-        context = FunctionContext(ctx)
+        context = FunctionContext(ctx, turn, self._event_url)
+        outbox: tuple[Outgoing, ...] = ()
+        lent: dict[str, Value] = {}
         try:
             if inspect.iscoroutinefunction(self.function):
                 answer = await self.function(turn, context)
@@ -102,7 +151,8 @@ class FunctionAgent(Agent):
                 answer = await asyncio.to_thread(self.function, turn, context)
                 if inspect.isawaitable(answer):
                     answer = await answer
-        except Paused:
+            outbox, lent = context.starts()
+        except Paused:  # the step goes on when a person has answered: it spawns then
             if not ctx.interrupts:
                 raise
             answer = Reply(then="ask", interrupts=tuple(ctx.interrupts), keep_ledger=True)
@@ -110,7 +160,10 @@ class FunctionAgent(Agent):
         said: tuple[Value, ...] = ()
         if turn.fresh and turn.prompt is not None:
             said = ({"role": "user", "content": _words(turn.prompt)},)  # as `seed` keeps it: one shape in a history
-        return replace(reply, messages=(*said, *reply.messages), parts=(*context.parts, *reply.parts))
+        return replace(
+            reply, messages=(*said, *reply.messages), parts=(*context.parts, *reply.parts), outbox=(*outbox, *reply.outbox),
+            children=reply.children | lent,
+        )  # fmt: skip
 
     @staticmethod
     def view(message: Value) -> Iterable[Part]:

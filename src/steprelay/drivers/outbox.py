@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from ..core import codec
 from ..core.errors import StepRelayError
-from ..core.model import New, Outgoing, RunKey, Signal
+from ..core.model import New, Outgoing, RunKey, Signal, Value
 from ..core.retry import backoff
 from ..engine import Engine
 from ..ports import Waker
 
+PATIENCE = 20
+"""Tries for which the receiver of a signal may still be missing: its own start may be on the way."""
+
 
 class Outbox:
-    """Delivers what runs have committed for others. `secret` signs webhooks (Standard Webhooks, `whsec_…`)."""
+    """Delivers what runs have committed for others. `new` makes a run of a start message (children.start) and fields of New;
+    `secret` signs webhooks (Standard Webhooks, `whsec_…`)."""
 
-    def __init__(self, engine: Engine, waker: Waker | None, *, secret: str | None = None, timeout: float = 10.0) -> None:
-        self._engine, self._waker, self._secret, self._timeout = engine, waker, secret, timeout
+    def __init__(
+        self, engine: Engine, waker: Waker | None, *, new: Callable[..., New], secret: str | None = None, timeout: float = 10.0
+    ) -> None:  # fmt: skip
+        self._engine, self._waker, self._new, self._secret, self._timeout = engine, waker, new, secret, timeout
 
     async def deliver(self, key: RunKey) -> int:
         """Deliver what is due of one run; answers how many went out. What fails comes again, later each time."""
@@ -41,18 +48,40 @@ class Outbox:
         target = RunKey(key.tenant, out.target)
         match out.kind:
             case "signal":
-                signal = Signal(kind=body["kind"], body=codec.dumps(body["body"]), request_id=out.request_id)
-                told = await self._engine.store.signal(target, signal)
-                if told is not None and told.run.carrier != "client":
-                    await self._wake(target, told.run.carrier)
+                await self._signal(target, out, body)
             case "start":
-                new = New(**{**body, "parent": codec.dumps({"run": key.id, "id": out.request_id})})
-                await self._engine.store.claim(target, claim_id=uuid4().hex, holder="", lease=0, carrier=None, new=new)
-                await self._wake(target, new.carrier)
+                await self._start(key, target, out, body)
             case "wake":
                 await self._wake(target, body["carrier"])
             case "webhook":
                 await self._post(out)
+
+    async def _signal(self, target: RunKey, out: Outgoing, body: Value) -> None:
+        """A signal, and what it asks for: a cancelled run that nobody holds ends now, any other is woken."""
+        signal = Signal(kind=body["kind"], body=codec.dumps(body["body"]), request_id=out.request_id)
+        told = await self._engine.store.signal(target, signal)
+        if told is None:
+            if out.tries < PATIENCE:
+                raise OSError(f"there is no run {target.id!r} yet")
+        elif signal.kind == "cancel":
+            if told.first and (await self._engine.advance(target, carrier=None)).outgoing:
+                await self.deliver(target)
+        elif told.run.carrier != "client":
+            await self._wake(target, told.run.carrier)
+
+    async def _start(self, key: RunKey, target: RunKey, out: Outgoing, body: Value) -> None:
+        """Create a child and have it carried. It belongs to whom its parent belongs; a stranger under its id is no child."""
+        rows = await self._engine.store.read(key, "run")
+        parent = {"run": key.id, **({"id": out.request_id} if body["report"] else {})}
+        new = self._new(body, parent=codec.dumps(parent), owner=rows[0].owner if rows else None)
+        told = await self._engine.store.claim(target, claim_id=uuid4().hex, holder="", lease=0, carrier=None, new=new)
+        if body["report"] and told.run is not None and told.run.parent != new.parent:
+            error = {"code": "id_taken", "message": f"there is another run with the id {target.id!r}"}
+            failed = {"id": out.request_id, "status": "FAILED", "error": error}
+            signal = Signal(kind="child", body=codec.dumps(failed), request_id=f"{target.id}.taken")
+            await self._engine.store.signal(key, signal)
+        else:
+            await self._wake(target, new.carrier)
 
     async def _wake(self, key: RunKey, carrier: str) -> None:
         if self._waker is not None:
