@@ -24,8 +24,8 @@ from .config import Settings, settings
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Value, Waiting
-from .drivers.loop import Loop
 from .core.noun import replace
+from .drivers.loop import Loop
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, TaskWaker
@@ -36,9 +36,9 @@ from .watch import Observer
 
 SWEEP_EVERY = 10.0
 """Seconds between two sweeps of a process that lives on."""
-_log = logging.getLogger("steprelay")
 LOOK_EVERY = 0.2
 """Seconds between two looks at a run that waits for its children."""
+_log = logging.getLogger("steprelay")
 
 
 def log_line(event: dict[str, Value]) -> None:
@@ -114,8 +114,6 @@ class App:
             carrier=carrier, takeover_after=after, labels=codec.dumps(dict(labels or {})), **fields,
         )  # fmt: skip
 
-    async def parts(self, run: str) -> AsyncIterator[Part]:
-        """Drive a run from here and answer its parts as they are committed, to the end of the round or a question. Words
     def _child(self, start: dict[str, Value], **fields: Any) -> New:
         """A run that another one starts. An agent that nobody knows is told by its first step: so the parent hears of it."""
         limits = codec.build(Limits, codec.plain(self.limits) | start["limits"])
@@ -128,6 +126,8 @@ class App:
         token = self.rights.event_token(key, name, signed=signed)
         return f"{(self.settings.public_url or '').rstrip('/')}/api/events/{token}", self.rights.event_secret(token)
 
+    async def parts(self, run: str) -> AsyncIterator[Part]:
+        """Drive a run from here and answer its parts as they are committed, to the end of the round or a question. Words
         come live as deltas as well, before they come once and whole."""
         queue: asyncio.Queue[Live | None] = asyncio.Queue()
         task = asyncio.create_task(self._drive(RunKey(self.tenant, run), queue))
@@ -182,10 +182,10 @@ class App:
                             self.engine.tell(advanced.run, step, listen)
                 shown = advanced.run.step - 1
                 match advanced.outcome:
-                    case Done() | Waiting() | None:
-                        return
                     case Waiting() if advanced.run.stop_reason == "child":  # carried by the waker; their news are on the way
                         await asyncio.sleep(LOOK_EVERY)
+                    case Done() | Waiting() | None:
+                        return
                     case Busy(until=until):
                         await asyncio.sleep(min(1.0, max(0.1, (until or 0) - advanced.now)))
                     case Again(after=after):
@@ -211,21 +211,20 @@ class App:
             self._asgi = self._http()
         return self._asgi
 
-    def _http(self) -> Any:
-        from .http.app import HttpSettings, build
     @cached_property
     def rights(self) -> Auth:
         """What signs and checks tokens. Raises ConfigError."""
         s = self.settings
         return Auth(s.secret, previous=[s.previous_secret] if s.previous_secret else [], off=not self.auth)
 
+    def _http(self) -> Any:
+        from .http.app import HttpSettings, build
 
         s = self.settings
         http = HttpSettings(
             agents=self.adapters, tenant=self.tenant, limits=self.limits, wall=s.deadline or FOREVER, public_url=s.public_url,
             anonymous_start=s.anonymous_start, ui=Path(__file__).parent / "ui" if self.ui else None, **self.http,
         )  # fmt: skip
-        auth = Auth(s.secret, previous=[s.previous_secret] if s.previous_secret else [], off=not self.auth)
         return build(
             self.engine, self.loop, auth=self.rights, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
             deliver=self.outbox.deliver,
