@@ -95,6 +95,7 @@ class Engine:
         outgoing = False
         while True:
             if isinstance(claimed, Refused):
+                self._watch.refused(claimed)
                 outcome = machine.refused(claimed) if claimed.run else None
                 return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
             began = loop.time()
@@ -107,9 +108,8 @@ class Engine:
                 commit = replace(commit, step=replace(commit.step, request=None))
             committed, kept = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
-                self._watch.report("fenced", claimed, commit, spent)
                 return self._lost(claimed, taken)
-            self._watch.report("step" if commit.step else "release", claimed, commit, spent)
+            self._watch.report("step" if commit.step else "release", claimed, commit, spent, committed.now)
             run = machine.apply(
                 claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if kept else None
             )
@@ -152,7 +152,7 @@ class Engine:
         async with Lease(self.store, claimed.claim, self.lease, wall) as lease:
             context = StepContext(turn, lease, wall, listen)
             began = asyncio.get_running_loop().time()
-            task: asyncio.Future[Any] = asyncio.ensure_future(agent.step(turn, context))
+            task: asyncio.Future[Any] = self._watch.context(opened).run(asyncio.ensure_future, agent.step(turn, context))
             try:
                 await asyncio.wait({task, lease.stop}, timeout=wall.left, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:  # this process is asked to end: hand the run back, whole
@@ -240,6 +240,7 @@ class Engine:
         return Claimed(claim=claim, run=run, steps=kept, inbox=committed.inbox, ledger=ledger, now=committed.now)
 
     def _lost(self, claimed: Claimed, taken: tuple[Step, ...]) -> Advanced:
+        self._watch.report("fenced", claimed)
         run = claimed.run
         newest = (taken or claimed.steps or (None,))[-1]
         busy = Busy(until=None, carrier=run.carrier)

@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
 from typing import Any
 
 from .core import codec, machine
-from .core.model import Claimed, Commit, Live, Part, Reply, Run, Step, Usage, Value
+from .core.model import Claimed, Commit, Live, Part, Refused, Reply, Run, Step, Usage, Value
 
 Observer = Callable[[dict[str, Value]], None]
+"""Hears what happened. One with a method `begin` is called before each attempt as well, in the context the agent will have."""
 View = Callable[[str], Callable[[Value], Iterable[Part]]]
 Listen = Callable[[Live], None]
+_log = logging.getLogger("steprelay")
+
+
+class Event(dict[str, Value]):
+    """What happened to a run, fit for a log: ids, counts and reasons, never a prompt, a message or a secret.
+
+    What it was made from stands beside it for observers that look deeper: the run as it was claimed, the commit, the
+    step row (of a replay: the one that was answered), and `parts()`, which is content. `now`: by the store's clock."""
+
+    def __init__(
+        self, said: dict[str, Value], run: Run, now: float, *, claimed: Claimed | None = None, commit: Commit | None = None,
+        step: Step | None = None, parts: Callable[[], tuple[Part, ...]] = tuple,
+    ) -> None:  # fmt: skip
+        super().__init__(said)
+        self.run, self.now, self.claimed, self.commit, self.step, self.parts = run, now, claimed, commit, step, parts
+
+    @property
+    def attempted(self) -> bool:
+        """Whether a step was taken, or tried and released; False when there was only a look."""
+        if self.step is not None or self.commit is None:
+            return self.commit is not None
+        before, after = codec.tally(self.run.tally), codec.tally(self.commit.tally)
+        return after.releases > before.releases or after.failures > before.failures
+
+    @property
+    def died(self) -> int:
+        """Attempts right before this one that did not live to tell."""
+        if not self.attempted or (self.commit and self.commit.stop_reason == "state_invalid"):
+            return 0
+        tally = codec.tally(self.run.tally)
+        return max(0, self.run.attempts - 1 - tally.failures - tally.charged)
 
 
 class Watch:
@@ -37,18 +71,51 @@ class Watch:
                 listen(Live(step=step.index, attempt=step.attempt, index=i, part=part, committed=True))
 
     def observe(self, event: dict[str, Any]) -> None:
-        """Tell the observer; never a prompt, a message or a secret."""
-        if self._observer is not None:
-            self._observer(event)
+        """Tell the observer; never a prompt, a message or a secret. Whatever it raises is logged: no run shall suffer from
+        being watched."""
+        self._told(self._observer, event)
 
-    def report(self, what: str, claimed: Claimed, commit: Commit, spent: float) -> None:
-        """The one event of a step."""
-        usage = codec.unpack(Usage, commit.step.usage if commit.step else None)
-        run = claimed.run
-        self.observe(
-            {
-                "event": what, "tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": run.step,
-                "attempt": run.attempts, "carrier": claimed.claim.carrier, "status": commit.status,
-                "stop_reason": commit.stop_reason, "ms": round(spent * 1000, 1), "tokens": usage.tokens, "usd": usage.usd,
-            }
-        )  # fmt: skip
+    def context(self, opened: machine.Opened) -> Context:
+        """The context for the agent of an attempt that begins now, as the observer's `begin` leaves it."""
+        context, claimed = copy_context(), opened.claimed
+        begin = getattr(self._observer, "begin", None)
+        if begin is not None:
+            event = Event({"event": "begin", **_where(claimed)}, claimed.run, claimed.now, claimed=claimed)
+            context.run(self._told, begin, event)
+        return context
+
+    def report(self, what: str, claimed: Claimed, commit: Commit | None = None, spent: float = 0.0, now: float = 0.0) -> None:
+        """The one event of a step, a release, or a claim that was lost (`fenced`)."""
+        if self._observer is None:
+            return
+        run, step = claimed.run, commit.step if commit else None
+        usage = codec.unpack(Usage, step.usage if step else None)
+        said = {
+            "event": what, **_where(claimed), "status": commit and commit.status, "stop_reason": commit and commit.stop_reason,
+            "ms": round(spent * 1000, 1), "tokens": usage.tokens, "usd": usage.usd,
+        }  # fmt: skip
+        parts = (lambda: self.parts(run.adapter, step)) if step else tuple
+        self.observe(Event(said, run, now, claimed=claimed, commit=commit, step=step, parts=parts))
+
+    def refused(self, refused: Refused) -> None:
+        """A request that came again was answered with its step."""
+        run, step = refused.run, refused.step
+        if refused.reason == "replay" and run is not None and step is not None:
+            said = {"event": "replay", "tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": step.index}
+            self.observe(Event(said, run, refused.now, step=step))
+
+    def _told(self, observer: Observer | None, event: dict[str, Any]) -> None:
+        if observer is None:
+            return
+        try:
+            observer(event)
+        except Exception:
+            _log.exception("the observer failed on a %r event", event.get("event"))
+
+
+def _where(claimed: Claimed) -> dict[str, Value]:
+    run = claimed.run
+    return {
+        "tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": run.step, "attempt": run.attempts,
+        "carrier": claimed.claim.carrier,
+    }  # fmt: skip

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..config import Settings
     from ..ports import Store
 
+_OPTIONAL = (
+    ("postgres", "asyncpg"), ("pydantic-ai", "pydantic-ai-slim"), ("otel", "opentelemetry-sdk"), ("metrics", "prometheus-client"),
+)  # fmt: skip
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -127,7 +130,7 @@ def findings() -> Iterator[tuple[str, str]]:
 def _extras() -> Iterator[tuple[str, str]]:
     from importlib.metadata import PackageNotFoundError, version
 
-    for extra, package in (("postgres", "asyncpg"), ("pydantic-ai", "pydantic-ai-slim")):
+    for extra, package in _OPTIONAL:
         try:
             yield "ok", f"{package} {version(package)}"
         except PackageNotFoundError:
