@@ -21,6 +21,7 @@ from uuid import uuid4
 
 from . import registry
 from .config import Settings, settings
+from .deploy import hosts
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Value, Waiting
@@ -28,7 +29,7 @@ from .core.noun import replace
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
-from .drivers.wake import HttpWaker, TaskWaker
+from .drivers.wake import HttpWaker, QStashWaker, TaskWaker
 from .http.auth import Auth, driver_secret
 from .engine import FOREVER, Advanced, Engine
 from .ports import Agent, Store, Waker
@@ -76,7 +77,8 @@ class App:
         self.store: Store = store if store is not None and not isinstance(store, str) else open_store(self.settings.store)
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
         self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=observer)
-        self.loop = Loop(self.engine, wall=self.settings.deadline or FOREVER, holder=self.holder)
+        self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER
+        self.loop = Loop(self.engine, wall=self.wall, holder=self.holder)
         self.waker: Waker = waker or self._default_waker()
         signs = self.settings.secret and driver_secret(self.settings.secret)
         self.outbox = Outbox(self.engine, self.waker, new=self._child, secret=signs)
@@ -153,9 +155,9 @@ class App:
         why = end.error.message if end and end.error else f"it is {rows[0].status} ({rows[0].stop_reason})"
         raise AgentError(f"run {run!r} has no result: {why}", final=True)
 
-    async def carry(self, key: RunKey, carrier: str) -> Advanced:
-        """Carry a run in this process for as long as it lives."""
-        advanced = await self.loop.carry(key, carrier=carrier, waker=self.waker)
+    async def carry(self, key: RunKey, carrier: str, wall: float | None = None) -> Advanced:
+        """Carry a run in this process for as long as it lives; `wall`: seconds, when that is known better."""
+        advanced = await self.loop.carry(key, carrier=carrier, wall=wall, waker=self.waker)
         if advanced.outgoing:
             await self.outbox.deliver(key)
         return advanced
@@ -222,7 +224,7 @@ class App:
 
         s = self.settings
         http = HttpSettings(
-            agents=self.adapters, tenant=self.tenant, limits=self.limits, wall=s.deadline or FOREVER, public_url=s.public_url,
+            agents=self.adapters, tenant=self.tenant, limits=self.limits, wall=self.wall, deadline=s.deadline or FOREVER, public_url=s.public_url,
             anonymous_start=s.anonymous_start, ui=Path(__file__).parent / "ui" if self.ui else None, **self.http,
         )  # fmt: skip
         return build(
@@ -272,7 +274,9 @@ class App:
 
     def _default_waker(self) -> Waker:
         s = self.settings
-        if s.public_url and s.secret and s.deadline:
+        if s.public_url and s.secret and s.qstash_token:
+            return QStashWaker(s.public_url, driver_secret(s.secret), s.qstash_token, api=s.qstash_url)
+        if s.public_url and s.secret and (s.deadline or hosts.here(os.environ) is not hosts.SERVER):
             return HttpWaker(s.public_url, driver_secret(s.secret))
         return TaskWaker(self.carry)
 

@@ -5,8 +5,10 @@ store             STEPRELAY_STORE, NETLIFY_DB_URL, DATABASE_URL        sqlite:.s
 secret            STEPRELAY_SECRET (+ _PREVIOUS)                       none: only loopback may be served
 public_url        STEPRELAY_PUBLIC_URL                                 none: background work stays in this process
 anonymous_start   STEPRELAY_ANONYMOUS_START                            deny
-deadline          STEPRELAY_DEADLINE                                   none: this host lives on
+deadline          STEPRELAY_DEADLINE                                   none: what this host is known for
 lease             STEPRELAY_LEASE                                      15
+qstash_token      QSTASH_TOKEN                                         none: background work is started by self-calls
+qstash_url        QSTASH_URL                                           https://qstash.upstash.io
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ _VARIABLES = {
     "anonymous_start": ("STEPRELAY_ANONYMOUS_START",),
     "deadline": ("STEPRELAY_DEADLINE",),
     "lease": ("STEPRELAY_LEASE",),
+    "qstash_token": ("QSTASH_TOKEN",),
+    "qstash_url": ("QSTASH_URL",),
 }
-_SECRET = {"secret", "previous_secret"}
+_SECRET = {"secret", "previous_secret", "qstash_token"}
 """Never read from a file that is committed."""
 
 
@@ -45,6 +49,8 @@ class Settings:
     anonymous_start: Anonymous = "deny"
     deadline: float | None = None
     lease: float = 15.0
+    qstash_token: str | None = None
+    qstash_url: str = "https://qstash.upstash.io"
 
     def __repr__(self) -> str:
         return f"Settings(store={store_kind(self.store)!r}, secret={'set' if self.secret else 'not set'})"

@@ -39,7 +39,7 @@ def test_every_http_setting_is_listed_with_its_default():
     listed = {
         name.strip("`"): default.strip("`") for name, default, _ in rows(PAGE.split("`App` takes what concerns HTTP")[1], "| `")
     }
-    elsewhere = {"agents", "tenant", "limits", "wall", "anonymous_start", "public_url", "ui"}
+    elsewhere = {"agents", "tenant", "limits", "wall", "deadline", "anonymous_start", "public_url", "ui"}
     assert listed == {f.name: repr(f.default) for f in fields(HttpSettings) if f.name not in elsewhere}
 
 

@@ -29,6 +29,7 @@ class World:
     def __init__(self, agents: Any, *, lease: float = 15.0, auth: Auth | None = None, **settings: Any) -> None:
         self.calls = 0
         self.woken: list[tuple[str, str]] = []
+        self.walls: list[float | None] = []
         named = agents if isinstance(agents, dict) else {"agent": agents}
         self.store = settings.pop("store", None) or memory.MemoryStore()
         self.agents = {name: FunctionAgent(self.counted(f)) for name, f in named.items()}
@@ -50,8 +51,9 @@ class World:
     async def wake(self, key: Any, carrier: str) -> None:
         self.woken.append((key.id, carrier))
 
-    async def carry(self, key: Any, carrier: str) -> None:
-        await Loop(self.engine).carry(key, carrier=carrier)
+    async def carry(self, key: Any, carrier: str, wall: float | None = None) -> None:
+        self.walls.append(wall)
+        await Loop(self.engine).carry(key, carrier=carrier, wall=wall)
 
     @asynccontextmanager
     async def browser(self, **headers: str):

@@ -10,39 +10,51 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from ..core.errors import StepRelayError
 from ..core.model import Again, Busy, New, Request, RunKey
+from ..core.noun import replace
 from ..engine import FOREVER, Advanced, Engine
 from ..watch import Listen
 from ..ports import Waker
 
 HEADROOM = 1.5
 """A step is expected to take this many times the longest one seen."""
+UNKNOWN = 0.5
+"""As long as none was seen, a step is expected to need this share of a host's whole life."""
 SMALLEST = 0.25
 """Seconds without which no step is begun."""
+MARGIN = 1.0
+"""Seconds kept back for the commit and the relay; of a short life, a fifth. As `lease.Wall` keeps them."""
 PATIENCE = 30.0
 """Seconds a loop with time on its hands waits for a run that is due later, instead of handing it on."""
 
 
 class Pace:
-    """How much time is left here, and how much a step needs."""
+    """How much time is left here, and how much a step needs. The first step of a host is always begun: what it takes is not
+    known, and no other host has more time for it."""
 
     def __init__(self, wall: float) -> None:
         self._clock = asyncio.get_running_loop().time
         self._end = self._clock() + wall
-        self._longest = 0.0
+        self._margin = min(MARGIN, wall / 5)
+        self._unknown = wall * UNKNOWN
+        self._longest: float | None = None
 
     @property
     def left(self) -> float:
+        """Seconds until the wall."""
         return max(0.0, self._end - self._clock())
 
     @property
     def need(self) -> float:
-        return max(SMALLEST, self._longest * HEADROOM)
+        """Seconds that the next step will want."""
+        return self._unknown if self._longest is None else max(SMALLEST, self._longest * HEADROOM)
 
-    def fits(self, spent: float = 0.0) -> bool:
-        """Whether one more step fits, after one that took `spent` seconds."""
-        self._longest = max(self._longest, spent)
-        return self.left > self.need
+    def fits(self, spent: float = 0.0, *, after: float = 0.0) -> bool:
+        """Whether one more step fits: after one that took `spent` seconds, begun `after` seconds from now."""
+        if spent:
+            self._longest = max(self._longest or 0.0, spent)
+        return after + self.need < self.left - self._margin
 
 
 class Loop:
@@ -67,27 +79,44 @@ class Loop:
         self, key: RunKey, *, carrier: str, wall: float | None = None, waker: Waker | None = None, **options: Any
     ) -> Advanced:
         """Carry a run until it ends, waits for a signal, belongs to somebody else, or the wall comes near: then the waker
-        dispatches the successor. Options go to Engine.advance."""
-        pace = Pace(self.wall if wall is None else wall)
+        dispatches the successor. Options go to Engine.advance.
+
+        Who finds the run busy has no baton to hand on. It looks once more when the lease is over; a holder that lives has
+        renewed it by then. So of three deliveries of one dispatch two end, and none of them has successors.
+        """
+        pace, outgoing, looked = Pace(self.wall if wall is None else wall), False, False
         while True:
             advanced = await self.engine.advance(
                 key, carrier=carrier, holder=self.holder, wall=pace.left, more=pace.fits, **options
             )
-            after = _again_after(advanced, carrier)
-            if after is None:
+            outgoing = outgoing or advanced.outgoing
+            advanced = replace(advanced, outgoing=outgoing)
+            after, busy = _again_after(advanced, carrier), isinstance(advanced.outcome, Busy)
+            if after is None or (busy and looked):
                 return advanced
-            if after <= min(PATIENCE, pace.left - pace.need):
+            looked = busy
+            if after <= PATIENCE and pace.fits(after=after):
                 await asyncio.sleep(after)
                 continue
-            if waker is not None:
-                await waker.wake(key, carrier, after)
+            if waker is not None and not busy:
+                await self._relay(waker, key, carrier, after, pace)
             return advanced
+
+    async def _relay(self, waker: Waker, key: RunKey, carrier: str, after: float, pace: Pace) -> None:
+        """Dispatch the successor while there is time. A relay that fails is made good by the sweeper."""
+        try:
+            async with asyncio.timeout(min(PATIENCE, pace.left)):
+                await waker.wake(key, carrier, after)
+        except (StepRelayError, TimeoutError) as e:
+            self.engine.observe(
+                {"event": "relay_failed", "run": key.id, "carrier": carrier, "why": str(e) or "no answer in time"}
+            )
 
 
 def _again_after(advanced: Advanced, carrier: str) -> float | None:
     """Seconds until this carrier should try again; None: not by itself."""
     match advanced.outcome:
-        case Again(after=after):
+        case Again(after=after) if advanced.run is not None and advanced.run.carrier in (carrier, "any"):
             return after
         case Busy(until=until, carrier=other) if until is not None and other in (carrier, "any"):
             return max(0.05, until - advanced.now)

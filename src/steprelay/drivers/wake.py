@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ..core.errors import StoreUnavailable
 from ..core.model import RunKey
@@ -60,24 +61,65 @@ class HttpWaker(Waker):
         self._url, self._secret, self._timeout = url.rstrip("/") + path, secret, timeout
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
-        import httpx
-        from standardwebhooks import Webhook
-
         if after > 0:
             return
-        body = json.dumps({"tenant": key.tenant, "id": key.id, "carrier": carrier})
-        message, at = f"msg_{secrets.token_hex(16)}", datetime.now(UTC)
+        body = _body(key, carrier)
+        headers = {"content-type": "application/json", **signed(self._secret, body)}
+        await _post(self._url, body, headers, self._timeout, "the self-call")
+
+
+class QStashWaker(Waker):
+    """Has a message queue call this app: Upstash QStash, or what speaks its API. Its deliveries are repeated until one is
+    answered, and a delay is kept: a timer needs no sweeper.
+
+    What it delivers carries our own signature (`Upstash-Forward-*`), so no second set of keys is needed, and `Prefer: wait`:
+    a function lives as long as its request is open.
+    """
+
+    def __init__(
+        self, url: str, secret: str, token: str, *, api: str = "https://qstash.upstash.io", path: str = "/api/carry",
+        timeout: float = 10.0,
+    ) -> None:  # fmt: skip
+        """`url`: this app's scheme and host, as the queue reaches it; `secret`: the driver secret; `token`: the queue's."""
+        self._publish = f"{api.rstrip('/')}/v2/publish/{url.rstrip('/')}{path}"
+        self._secret, self._token, self._timeout = secret, token, timeout
+
+    async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
+        body, seconds = _body(key, carrier), math.ceil(after)
+        forwarded = {"prefer": "wait", **signed(self._secret, body, after=seconds)}
         headers = {
+            "authorization": f"Bearer {self._token}",
             "content-type": "application/json",
-            "webhook-id": message,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Webhook(self._secret).sign(message, at, body),
+            **({"upstash-delay": f"{seconds}s"} if seconds else {}),
+            **{f"upstash-forward-{name}": value for name, value in forwarded.items()},
         }
-        try:
-            async with httpx.AsyncClient(timeout=self._timeout) as client:
-                answer = await client.post(self._url, content=body, headers=headers)
-                answer.raise_for_status()
-        except httpx.HTTPError as e:
-            raise StoreUnavailable(
-                f"the self-call to {self._url} failed ({type(e).__name__}); the sweeper will find the run"
-            ) from e
+        await _post(self._publish, body, headers, self._timeout, "the message queue")
+
+
+def signed(secret: str, body: str, after: float = 0.0) -> dict[str, str]:
+    """Standard Webhooks headers of a message that arrives in `after` seconds: its signature is good for minutes around then."""
+    from standardwebhooks import Webhook
+
+    message, at = f"msg_{secrets.token_hex(16)}", datetime.now(UTC) + timedelta(seconds=after)
+    return {
+        "webhook-id": message,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message, at, body),
+    }
+
+
+def _body(key: RunKey, carrier: str) -> str:
+    return json.dumps({"tenant": key.tenant, "id": key.id, "carrier": carrier})
+
+
+async def _post(url: str, body: str, headers: dict[str, str], timeout: float, who: str) -> None:
+    """Raises StoreUnavailable when it was not taken; nothing of the headers is told."""
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=timeout) as client:
+            (await client.post(url, content=body, headers=headers)).raise_for_status()
+    except httpx.HTTPStatusError as e:
+        raise StoreUnavailable(f"{who} answered {e.response.status_code}; the sweeper will find the run") from e
+    except httpx.HTTPError as e:
+        raise StoreUnavailable(f"{who} failed ({type(e).__name__}); the sweeper will find the run") from e

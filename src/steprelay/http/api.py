@@ -35,7 +35,9 @@ _OWNERS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class HttpSettings:
-    """`agents`: adapter by agent name, the first is the default. `wall`: seconds a request may live. `hold`: seconds a
+    """`agents`: adapter by agent name, the first is the default. `wall`: seconds a request may live here, unless
+    the host says so for each (`x-steprelay-wall-ms`, taken from drivers; from everybody with `wall_header`, which needs a
+    proxy in front that overwrites it); `deadline` caps both. `hold`: seconds a
     founding request is held at most. `starts_a_minute`, `usd_a_day`: for anonymous starts, by address; the money is that of
     the runs' limits. `address_header`: where a proxy that can be trusted puts the client's address. `ui`: the built page."""
 
@@ -43,6 +45,8 @@ class HttpSettings:
     tenant: str = "default"
     limits: Limits = field(default_factory=Limits)
     wall: float = FOREVER
+    wall_header: bool = False
+    deadline: float = FOREVER
     body_limit: int = 1_000_000
     hold: float = 20.0
     anonymous_start: Literal["deny", "same-origin", "allow"] = "deny"
@@ -93,7 +97,7 @@ class Api:
     settings: HttpSettings
     endpoints: Sequence[Endpoint] = ()
     wake: Callable[[RunKey, str], Awaitable[object]] | None = None
-    carry: Callable[[RunKey, str], Awaitable[object]] | None = None
+    carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None
     sweep: Callable[[], Awaitable[Any]] | None = None
     deliver: Callable[[RunKey], Awaitable[object]] | None = None
     tasks: set[asyncio.Future[Any]] = field(default_factory=set)
@@ -161,12 +165,13 @@ async def _awaited(work: Awaitable[T]) -> T:
 
 @dataclass(kw_only=True, slots=True)
 class Call:
-    """One request: its checked body, and who sent it. `cookie` is set on the way out."""
+    """One request: its checked body, who sent it, and when by the loop's clock. `cookie` is set on the way out."""
 
     api: Api
     request: Request
     who: Who
     raw: bytes
+    began: float
     body: Any = None
     cookie: str | None = None
 
@@ -193,6 +198,18 @@ class Call:
             return max(low, min(high, int(text)))
         except ValueError:
             raise Problem(400, "bad_input", f"{name}={text[:40]!r} is no whole number.", path=f"?{name}") from None
+
+    @property
+    def wall(self) -> float:
+        """Seconds this request may live, from its arrival."""
+        settings, told = self.api.settings, self.header("x-steprelay-wall-ms") or ""
+        believed = told.isascii() and told.isdigit() and (settings.wall_header or self.who.kind == "driver")
+        return min(int(told) / 1000 if believed else settings.wall, settings.deadline)
+
+    @property
+    def left(self) -> float:
+        """Seconds it still has."""
+        return max(0.0, self.wall - (asyncio.get_running_loop().time() - self.began))
 
     @property
     def prefers(self) -> set[str]:
@@ -256,13 +273,13 @@ def serve(api: Api, endpoint: Endpoint) -> Callable[[Request], Awaitable[Respons
     """The Starlette endpoint of a route."""
 
     async def serving(request: Request) -> Response:
-        call = None
+        call, began = None, asyncio.get_running_loop().time()
         try:
             raw = await read_body(request, api.settings.body_limit)
             who = _NOBODY if endpoint.open else await api.auth.who(request.headers, request.cookies, raw, api.engine.store)
             if who.kind == "owner" and same_origin(request.headers, api.settings.public_url) is False:
                 raise Problem(403, "foreign_origin", "A browser's cookie counts only on pages of this server.")
-            call = Call(api=api, request=request, who=who, raw=raw)
+            call = Call(api=api, request=request, who=who, raw=raw, began=began)
             if endpoint.body is not None:
                 call.body = checked(endpoint.body, raw)
             answer = await endpoint.handler(call)

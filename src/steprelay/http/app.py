@@ -77,11 +77,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 def build(
     engine: Engine, loop: Loop, *, auth: Auth, settings: HttpSettings,
     wake: Callable[[RunKey, str], Awaitable[object]] | None = None,
-    carry: Callable[[RunKey, str], Awaitable[object]] | None = None,
+    carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None,
     sweep: Callable[[], Awaitable[Any]] | None = None,
     deliver: Callable[[RunKey], Awaitable[object]] | None = None,
 ) -> Starlette:  # fmt: skip
-    """The ASGI app. `wake(key, carrier)` dispatches a run to its background driver, `carry` drives it in this process,
+    """The ASGI app. `wake(key, carrier)` dispatches a run to its background driver, `carry(key, carrier, wall)` drives it in this process,
     `sweep()` answers what it found, `deliver(key)` sends a run's outbox. Without them, what needs them says so."""
     api = Api(
         engine=engine, loop=loop, auth=auth, settings=settings, endpoints=ENDPOINTS, wake=wake, carry=carry, sweep=sweep,

@@ -129,7 +129,7 @@ def _after(call: Call) -> int:
 async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) -> AsyncIterator[ServerSentEvent]:
     assert seen.run is not None
     clock = asyncio.get_running_loop().time
-    end = clock() + min(FOLLOW, call.api.settings.wall / 2)
+    end = clock() + min(FOLLOW, call.wall / 2)
     tail: str | None = None
     history = await _history(call, seen.run) if speaking.snapshots else []
     after = max((live.step for live in history), default=after)

@@ -61,7 +61,7 @@ async def carry(call: Call) -> Answer:
 
 async def _carried(call: Call, key: RunKey) -> None:
     if call.api.carry is not None:
-        await call.api.carry(key, call.body.carrier)
+        await call.api.carry(key, call.body.carrier, call.left)
 
 
 async def sweep(call: Call) -> Answer:

@@ -121,10 +121,10 @@ async def take(call: Call, ask: Ask) -> Answer:
     return answered(call, ask, advanced)
 
 
-async def advance(call: Call, ask: Ask, wall: float | None = None, listen: Callable[[Live], None] | None = None) -> Advanced:
+async def advance(call: Call, ask: Ask, listen: Callable[[Live], None] | None = None) -> Advanced:
     """One pulse. What the step puts into the outbox goes out before the answer, if that is quick."""
     advanced = await call.api.loop.pulse(
-        ask.key, carrier=ask.carrier, wall=wall or call.api.settings.wall, expect=ask.expect, request=ask.request, new=ask.new,
+        ask.key, carrier=ask.carrier, wall=call.left, expect=ask.expect, request=ask.request, new=ask.new,
         listen=listen, fit=ask.fit,
     )  # fmt: skip
     if advanced.outgoing:
@@ -138,10 +138,10 @@ async def _held(call: Call, ask: Ask) -> Advanced:
     Half of the wall is kept for the step itself.
     """
     clock, settings = asyncio.get_running_loop().time, call.api.settings
-    began, look = clock(), FIRST_LOOK
-    end = began + min(settings.hold, settings.wall / 2)
+    look = FIRST_LOOK
+    end = clock() + min(settings.hold, call.wall / 2)
     while True:
-        advanced = await advance(call, ask, wall=settings.wall - (clock() - began))
+        advanced = await advance(call, ask)
         pause = _until(advanced)
         left = end - clock()
         if pause is None or left <= 0:

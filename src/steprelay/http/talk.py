@@ -145,7 +145,7 @@ async def cancel(call: Call) -> Answer:
     if run.ended:
         return Answer(body=seen_view(call, seen))
     await call.api.engine.store.signal(run.key, Signal(kind="cancel"))
-    ending = call.api.spawn(call.api.engine.advance(run.key, carrier=None, wall=call.api.settings.wall))
+    ending = call.api.spawn(call.api.engine.advance(run.key, carrier=None, wall=call.left))
     advanced = await asyncio.shield(ending)
     if advanced.outgoing:
         await call.api.send_outbox(run.key)
