@@ -139,14 +139,14 @@ class Storm:
             child.close()
 
     def _look(self, outside: str) -> None:
-        """Count the steps that were answered since the last look."""
+        """Count the steps that came to their tool since the last look (not every one lives to be answered)."""
         if os.path.exists(outside):
             with open(outside, "rb") as file:
                 file.seek(self._read)
                 new = file.read()
             new = new[: new.rfind(b"\n") + 1]
             self._read += len(new)
-            self._steps += new.count(b'["answer"')
+            self._steps += new.count(b'["tool"') + new.count(b'["unknown"')
 
     def _crash(self) -> None:
         postgres = self.servers[0]
