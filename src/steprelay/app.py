@@ -32,6 +32,7 @@ from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, QStashWaker, TaskWaker
 from .http.auth import Auth, driver_secret
 from .engine import FOREVER, Advanced, Engine
+from .metrics import Metrics
 from .ports import Agent, Store, Waker
 from .watch import Observer
 
@@ -76,7 +77,8 @@ class App:
             self.adapters[name], self.agents[name] = adapt(name, user, self._event_url if self.settings.public_url else None)
         self.store: Store = store if store is not None and not isinstance(store, str) else open_store(self.settings.store)
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
-        self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=observer)
+        self.metrics = Metrics(_traced(observer))
+        self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=self.metrics)
         self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER
         self.loop = Loop(self.engine, wall=self.wall, holder=self.holder)
         self.waker: Waker = waker or self._default_waker()
@@ -229,7 +231,7 @@ class App:
         )  # fmt: skip
         return build(
             self.engine, self.loop, auth=self.rights, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
-            deliver=self.outbox.deliver,
+            deliver=self.outbox.deliver, metrics=self.metrics.text,
         )  # fmt: skip
 
     async def startup(self) -> None:
@@ -283,6 +285,15 @@ class App:
     def _view(self, adapter: str) -> Any:
         kind, _, name = adapter.partition(":")
         return self.agents[name].view if kind == "app" else registry.load("agents", adapter).view
+
+
+def _traced(observer: Observer | None) -> Observer | None:
+    """The observer, with traces when the environment asks for them."""
+    if os.environ.get("STEPRELAY_OTEL") != "1":
+        return observer
+    from .telemetry import observer as tracing
+
+    return tracing(next=observer)
 
 
 def adapt(name: str, user: Any, event_url: Any = None) -> tuple[str, Agent]:

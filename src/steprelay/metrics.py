@@ -26,10 +26,7 @@ COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "steprelay_attempts_died": ("Attempts that did not live to commit.", ("agent",)),
     "steprelay_fenced": ("Steps of this process that somebody else had taken over.", ("agent",)),
     "steprelay_replays": ("Repeated requests, answered from the store.", ("agent",)),
-    "steprelay_releases": (
-        "Attempts that ended without a step: to be repeated, or the provider is at work.",
-        ("agent", "reason"),
-    ),
+    "steprelay_releases": ("Attempts given up without a step, to be repeated.", ("agent", "reason")),
     "steprelay_tokens": ("Tokens of model requests.", ("agent", "kind")),
     "steprelay_usd": ("Money for model requests whose price is known.", ("agent",)),
     "steprelay_tool_calls": ("Answers of tools.", ("agent", "tool", "status")),
@@ -52,15 +49,15 @@ class Metrics:
         if self._next is not None:
             self._next(event)
 
-    def text(self) -> bytes:
-        """The exposition format. Raises ConfigError with the install line when the library is not there."""
+    def text(self) -> tuple[bytes, str]:
+        """The exposition format and its content type. Raises ConfigError with the install line when the library is not there."""
         try:
-            from prometheus_client import CollectorRegistry, generate_latest
+            from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
         except ModuleNotFoundError as e:
             raise ConfigError(f"metrics need {e.name!r}: pip install 'steprelay[metrics]'") from e
         registry = CollectorRegistry()
         registry.register(self)
-        return generate_latest(registry)
+        return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def collect(self) -> Iterator[Any]:
         """The figures as the library's families."""
@@ -115,4 +112,4 @@ def _kept(known: dict[tuple[str, ...], Any], labels: tuple[str, ...]) -> tuple[s
     return labels if labels in known or len(known) < MOST else ("other",) * len(labels)
 
 
-__all__ = ["BUCKETS", "COUNTERS", "Metrics"]
+__all__ = ["BUCKETS", "COUNTERS", "MOST", "SECONDS", "Metrics"]

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 from watched_agent import CANARY, Process, secretive
 
-from steprelay import Limits, Reply, RunKey, Transient, telemetry
+from steprelay import App, Limits, Reply, RunKey, Transient, telemetry
 from steprelay.core.model import Request, Signal
 
 RUN = "run-1"
@@ -200,12 +200,12 @@ async def test_an_exporter_that_fails_harms_no_run(caplog: Any) -> None:
         def get_tracer(self, *args: Any, **kwargs: Any) -> Any:
             raise RuntimeError("no tracer today")
 
-    process = Process("memory:", secretive)
-    process.app.engine._watch._observer._provider = Broken()
-    await process.app.start("go", id=RUN)
-    assert await process.app.result(RUN) == f"{CANARY} answer"
+    heard: list[Any] = []
+    app = App(secretive, store="memory:", observer=telemetry.observer(next=heard.append, tracer_provider=Broken()))
+    await app.start("go", id=RUN)
+    assert await app.result(RUN) == f"{CANARY} answer"
     assert "the observer failed" in caplog.text
-    assert len(process.heard) == 3
+    assert len(heard) == 3
 
 
 def test_without_the_extra_the_error_names_it() -> None:

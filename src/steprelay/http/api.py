@@ -84,6 +84,7 @@ class Endpoint:
     query: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    media: str = "application/json"
     open: bool = False
 
 
@@ -100,6 +101,7 @@ class Api:
     carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None
     sweep: Callable[[], Awaitable[Any]] | None = None
     deliver: Callable[[RunKey], Awaitable[object]] | None = None
+    metrics: Callable[[], tuple[bytes, str]] | None = None
     tasks: set[asyncio.Future[Any]] = field(default_factory=set)
     owners: dict[RunKey, str | None] = field(default_factory=dict)
 

@@ -69,6 +69,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/api/carry", ops.carry, "Carry a run on in the background", "Accepted", "driver secret", body="Carry",
              status=202, headers={"Prefer": "`wait`: answer when the run needs no more from here"}),
     Endpoint("POST", "/api/sweep", ops.sweep, "Pick up what nobody carries", "Swept", "driver secret"),
+    Endpoint("GET", "/api/metrics", ops.metrics, "Figures of this process, for Prometheus", "Figures", "server key, or driver secret",
+             media="text/plain"),
     Endpoint("GET", "/api/health", ops.health, "Liveness, store, schema", "Health", "anyone", open=True),
     Endpoint("GET", "/api/openapi.json", ops.openapi, "This document", "Document", "anyone", open=True),
 )  # fmt: skip
@@ -80,12 +82,14 @@ def build(
     carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None,
     sweep: Callable[[], Awaitable[Any]] | None = None,
     deliver: Callable[[RunKey], Awaitable[object]] | None = None,
+    metrics: Callable[[], tuple[bytes, str]] | None = None,
 ) -> Starlette:  # fmt: skip
     """The ASGI app. `wake(key, carrier)` dispatches a run to its background driver, `carry(key, carrier, wall)` drives it in this process,
-    `sweep()` answers what it found, `deliver(key)` sends a run's outbox. Without them, what needs them says so."""
+    `sweep()` answers what it found, `deliver(key)` sends a run's outbox, `metrics()` answers figures
+    and their content type. Without them, what needs them says so."""
     api = Api(
         engine=engine, loop=loop, auth=auth, settings=settings, endpoints=ENDPOINTS, wake=wake, carry=carry, sweep=sweep,
-        deliver=deliver,
+        deliver=deliver, metrics=metrics,
     )  # fmt: skip
 
     @asynccontextmanager

@@ -68,7 +68,7 @@ def document(endpoints: Sequence[Endpoint]) -> Object:
 
 
 def _operation(e: Endpoint, schemas: Object) -> Object:
-    answers = {str(e.status): _answer("Done", schemas[e.answer], stream=e.stream)}
+    answers = {str(e.status): _answer("Done", schemas[e.answer], e.media, stream=e.stream)}
     if e.answer == "Envelope":
         answers["202"] = _answer("Another driver has the run, or it is not due yet", schemas[e.answer])
     if "/{id}/cancel" in e.path:
@@ -91,8 +91,8 @@ def _operation(e: Endpoint, schemas: Object) -> Object:
     return operation
 
 
-def _answer(text: str, schema: Object, *, stream: bool = False) -> Object:
-    content: Object = {"application/json": {"schema": schema}}
+def _answer(text: str, schema: Object, media: str = "application/json", *, stream: bool = False) -> Object:
+    content: Object = {media: {"schema": schema}}
     if stream:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     headers = {name: {"description": said, "schema": {"type": "string"}} for name, said in _HEADERS.items()}

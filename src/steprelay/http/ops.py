@@ -6,9 +6,10 @@ import asyncio
 from hashlib import sha256
 
 from ..core import codec
+from ..core.errors import ConfigError
 from ..core.model import SCHEMA, RunKey, Signal
 from . import wire
-from .api import Answer, Call
+from .api import Answer, Call, respond
 from .problem import Problem
 from .runs import page_of_runs
 from .talk import signal
@@ -71,6 +72,18 @@ async def sweep(call: Call) -> Answer:
         raise Problem(501, "no_sweep", "This server does not sweep.")
     swept = await call.api.sweep()
     return Answer(body={"runs": swept.runs, "delivered": swept.delivered, "failed": swept.failed})
+
+
+async def metrics(call: Call) -> Answer:
+    """What this process has counted since it began."""
+    call.driver_only()
+    if call.api.metrics is None:
+        raise Problem(501, "no_metrics", "This server counts nothing.")
+    try:
+        text, media = call.api.metrics()
+    except ConfigError as e:
+        raise Problem(501, "no_metrics", str(e)) from e
+    return Answer(stream=respond(text, media=media))
 
 
 async def health(call: Call) -> Answer:

@@ -373,6 +373,10 @@ class Health(_Out):
     version: str
 
 
+Figures = str
+"""The exposition format of Prometheus."""
+
+
 class Delivered(_Out):
     """The event is in the run's inbox; `first` is false when this message was there already."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from hashlib import sha256
 from secrets import token_hex
@@ -9,13 +10,14 @@ from typing import Any
 from uuid import uuid4
 
 from ..core import codec
-from ..core.model import Limits, New, Refused, Run, RunKey, Step, Tally, Value
+from ..core.model import Json, Limits, New, Refused, Run, RunKey, Step, Tally, Value
 from ..core.noun import replace
 from .api import Api, Call, unknown_sender
 from .auth import ACTIONS, Action, cookie, same_origin
 from .problem import Problem, absent
 
 DAY = 86_400.0
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 async def admit(call: Call) -> str | None:
@@ -82,6 +84,7 @@ def make(
         raise Problem(403, "server_key_only", "notifyUrl needs the server key.", path="$.notifyUrl")
     if carrier == "background" and takeover_after is None:
         takeover_after = call.api.engine.lease
+    more["labels"] = _traced(call, more.get("labels", "{}"))
     return New(
         agent=name,
         adapter=settings.agents[name],
@@ -93,6 +96,14 @@ def make(
         notify_url=notify_url,
         **more,
     )
+
+
+def _traced(call: Call, labels: Json) -> Json:
+    """The labels, and the trace of a trusted caller (W3C Trace Context): the run's spans will be part of it."""
+    came, known = call.header("traceparent") or "", codec.loads(labels)
+    if not call.who.trusted or "traceparent" in known or not _TRACEPARENT.fullmatch(came):
+        return labels
+    return codec.dumps({**known, "traceparent": came})
 
 
 def given(limits: Any) -> dict[str, Value]:
