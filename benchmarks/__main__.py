@@ -116,8 +116,8 @@ def table(rows: list[Row]) -> str:
 def write(path: Path, name: str, text: str) -> None:
     """Put a table between its markers."""
     old = path.read_text()
-    pattern = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
-    new, found = re.subn(pattern, lambda m: m[1] + text + m[2], old, flags=re.S)
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
+    new, found = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S)
     if not found:
         raise SystemExit(f"{path} has no markers <!-- {name} --> … <!-- /{name} -->")
     path.write_text(new)
