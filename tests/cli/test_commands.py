@@ -46,7 +46,7 @@ def test_a_run_is_kept_and_can_be_looked_at(steprelay: Call) -> None:
     assert "I counted 1." in shown
     assert "It is 42." in shown
     assert steprelay("runs", "tail", run).out.count("I counted") == 2
-    assert steprelay("runs", "stats").out.splitlines() == ["1 runs · 3 steps · 0 tokens · $0.0000", "      1 completed"]
+    assert steprelay("runs", "stats").out.startswith("1 runs · 3 steps · 0 attempts lost · 0 tokens · ")
 
 
 def test_without_runs_the_list_says_how_to_start_one(steprelay: Call) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import httpx
 
 
+class Pruned(BadInput):
+    """The run has ended and its history is gone."""
+
+
 class Client:
     """Calls of `/api`. Every refusal is raised as a StepRelayError with the server's own words."""
 
@@ -64,6 +68,8 @@ def _refusal(response: httpx.Response) -> StepRelayError:
             return ConfigError(f"{said}; set STEPRELAY_SECRET to the secret of that server")
         case 404:
             return BadInput(f"{said}; steprelay runs list shows what there is")
+        case 410:
+            return Pruned(said)
         case 503:
             return StoreUnavailable(said)
         case _:

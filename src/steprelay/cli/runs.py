@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from .client import Client, connect
+from .stats import stats
 
 Work = Callable[[Client], Awaitable[Any]]
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
@@ -183,20 +183,7 @@ def hand_over(ctx: click.Context, run: str, carrier: str, takeover_after: float 
     click.echo(f"Handed over to {row['carrier']}, from step {row['step'] + 1}.")
 
 
-@runs.command()
-@click.option("--limit", default=200, show_default=True, help="How many of the newest runs to count.")
-@click.pass_context
-def stats(ctx: click.Context, limit: int) -> None:
-    """What the newest runs came to."""
-    found = _do(ctx, lambda c: c.get("runs", limit=limit))["runs"]
-    usage = [r.get("usage") or {} for r in found]
-    tokens = sum(u.get("inputTokens", 0) + u.get("outputTokens", 0) for u in usage)
-    usd = sum(u.get("usd") or 0 for u in usage)
-    click.echo(f"{len(found)} runs · {sum(r['step'] + 1 for r in found)} steps · {tokens:,} tokens · ${usd:,.4f}")
-    for status, n in Counter(r["status"] for r in found).most_common():
-        click.echo(f"  {n:>5} {status.lower().replace('_', ' ')}")
-    for reason, n in Counter(r["stopReason"] for r in found if r["status"] == "FAILED").most_common():
-        click.echo(f"  {n:>5} failed: {(reason or 'unknown').replace('_', ' ')}")
+runs.add_command(stats)
 
 
 def _state(run: dict[str, Any]) -> str:
