@@ -14,14 +14,15 @@ from .core.model import (
 if TYPE_CHECKING:
     from .app import App
     from .engine import Engine
+    from .schedules import Schedule
 
 __version__ = "0.1.0"
 __all__ = [
     "AgentError", "App", "BadInput", "Call", "ConfigError", "Denied", "End", "Engine", "Interrupt", "Limits",
-    "OutcomeUnknown", "Part", "Reply", "Result", "RunKey", "State", "StepRelayError", "StoreUnavailable", "Text", "Thought",
-    "ToolError", "Transient", "Turn", "Usage",
+    "OutcomeUnknown", "Part", "Reply", "Result", "RunKey", "Schedule", "State", "StepRelayError", "StoreUnavailable", "Text",
+    "Thought", "ToolError", "Transient", "Turn", "Usage",
 ]  # fmt: skip
-_LATE = {"App": "app", "Engine": "engine"}
+_LATE = {"App": "app", "Engine": "engine", "Schedule": "schedules"}
 
 
 def __getattr__(name: str) -> Any:

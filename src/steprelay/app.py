@@ -24,7 +24,7 @@ from .config import Settings, settings
 from .deploy import hosts
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
-from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Value, Waiting
+from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
@@ -32,6 +32,7 @@ from .drivers.sweep import Sweep
 from .drivers.wake import HttpWaker, QStashWaker, TaskWaker
 from .http.auth import Auth, driver_secret
 from .engine import FOREVER, Advanced, Engine
+from .schedules import AGENT as CLOCKWORK, FOREVER as ENDLESS, Clockwork, Schedule
 from .metrics import Metrics
 from .ports import Agent, Store, Waker
 from .watch import Observer
@@ -55,11 +56,11 @@ class App:
         self, agent: Any, *, store: str | Store | None = None, limits: Limits | None = None, secret: str | None = None,
         public_url: str | None = None, anonymous_start: str | None = None, tenant: str = "default", auth: bool = True,
         deadline: float | None = None, lease: float | None = None, waker: Waker | None = None,
-        observer: Observer | None = log_line, ui: bool = True, **http: Any,
+        schedules: Mapping[str, Schedule] | None = None, observer: Observer | None = log_line, ui: bool = True, **http: Any,
     ) -> None:  # fmt: skip
         """`agent`: anything an adapter recognises, an (async) function, or a dict of them by name, the first being the
-        default. `auth=False` is for loopback only. What else is given goes to HttpSettings (`cors`, `body_limit`,
-        `starts_a_minute`, …). Raises ConfigError with the remedy.
+        default. `schedules`: what is started by the clock, by name. `auth=False` is for loopback only. What else is given
+        goes to HttpSettings (`cors`, `body_limit`, `starts_a_minute`, …). Raises ConfigError with the remedy.
         """
         given = {
             "store": store if isinstance(store, str) else None, "secret": secret, "public_url": public_url,
@@ -78,7 +79,11 @@ class App:
         self.store: Store = store if store is not None and not isinstance(store, str) else open_store(self.settings.store)
         self.holder = f"{socket.gethostname()}:{os.getpid()}"
         self.metrics = Metrics(_traced(observer))
-        self.engine = Engine(self.store, self.agents, self._view, lease=self.settings.lease, observer=self.metrics)
+        self.clockwork = Clockwork(schedules or {}, salt=self.settings.secret or "")
+        if unknown := [s.agent for s in (schedules or {}).values() if s.agent not in (None, *self.agents)]:
+            raise ConfigError(f"a schedule starts {unknown[0]!r}; there are {', '.join(map(repr, self.agents))}")
+        agents = {**self.agents, CLOCKWORK: registry.load("agents", "function")(self.clockwork.step)}
+        self.engine = Engine(self.store, agents, self._view, lease=self.settings.lease, observer=self.metrics)
         self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER
         self.loop = Loop(self.engine, wall=self.wall, holder=self.holder)
         self.waker: Waker = waker or self._default_waker()
@@ -241,6 +246,30 @@ class App:
         self._started = True
         if isinstance(self.waker, TaskWaker):
             self._background(self.sweeper.every(SWEEP_EVERY))
+        if self.clockwork.runs:
+            self._background(self._planned())
+
+    async def plan(self) -> None:
+        """Create the runs of the schedules. One that ended by itself goes on; one that was cancelled is left so."""
+        for id, name in self.clockwork.runs.items():
+            key = RunKey(self.tenant, id)
+            new = New(
+                agent=CLOCKWORK, adapter="function", prompt=codec.dumps(name), limits=codec.pack(ENDLESS), carrier="background",
+                takeover_after=self.settings.lease, labels=codec.dumps({"schedule": name}),
+            )  # fmt: skip
+            told = await self.store.claim(key, claim_id=uuid4().hex, holder="", lease=0, carrier=None, new=new)
+            if told.run is not None and told.run.ended and told.run.status != "CANCELLED":
+                await self.store.signal(key, Signal(kind="resume", reopens=True))
+            await self.waker.wake(key, "background")
+
+    async def _planned(self) -> None:
+        """`plan`, repeated until the store and the waker are there."""
+        while True:
+            try:
+                return await self.plan()
+            except StepRelayError as e:
+                self.engine.observe({"event": "plan_failed", "why": str(e)})
+                await asyncio.sleep(SWEEP_EVERY)
 
     async def shutdown(self) -> None:
         """Hand back every run under way and close the store."""
