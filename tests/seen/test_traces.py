@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -206,6 +208,31 @@ async def test_an_exporter_that_fails_harms_no_run(caplog: Any) -> None:
     assert await app.result(RUN) == f"{CANARY} answer"
     assert "the observer failed" in caplog.text
     assert len(heard) == 3
+
+
+def process(store: str, role: str) -> list[Any]:
+    """The spans of a real process that was told by its environment to trace."""
+    script = Path(__file__).with_name("one_process.py")
+    environ = {**os.environ, "STEPRELAY_OTEL": "1"}
+    done = subprocess.run([sys.executable, script, store, role], capture_output=True, text=True, timeout=60, env=environ)
+    assert done.returncode == (-9 if role == "dies" else 0), done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_in_the_trace_that_others_tell(tmp_path: Any) -> None:
+    """What it had traced itself hangs under the attempt that its successor tells of."""
+    first, dead, last = [process(f"sqlite:{tmp_path}/runs.db", role) for role in ("first", "dies", "last")]
+    assert [s["name"] for s in dead] == ["inside dies"]
+    spans = [*first, *dead, *last]
+    assert {s["context"]["trace_id"] for s in spans} == {"0x" + telemetry.trace_id(KEY)}
+    known = {s["context"]["span_id"]: s for s in spans}
+    assert len(known) == len(spans)
+    (died,) = [s for s in spans if s["attributes"].get("error.type") == "died"]
+    assert died in last
+    assert dead[0]["parent_id"] == died["context"]["span_id"]
+    assert [s["name"] for s in spans if s["parent_id"] is None] == ["invoke_agent scout"]
+    assert all(s["parent_id"] in known for s in spans if s["parent_id"])
 
 
 def test_without_the_extra_the_error_names_it() -> None:
