@@ -19,8 +19,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from secrets import token_urlsafe
 from typing import Any, TypeVar
-from uuid import uuid4
 
 from .core import machine
 from .core.errors import AgentError, SchemaTooNew, StateInvalid, StepRelayError, StoreUnavailable
@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(
         self, store: Store, agents: Mapping[str, Agent], view: View, *,
-        lease: float = 15.0, observer: Observer | None = None, ids: Callable[[], str] = lambda: uuid4().hex,
+        lease: float = 15.0, observer: Observer | None = None, ids: Callable[[], str] = lambda: token_urlsafe(16),
     ) -> None:  # fmt: skip
         """`view(adapter)` answers that adapter's pure `view`; `ids` makes claim ids; `lease` is in seconds."""
         self.store, self.agents, self.lease, self._ids = store, agents, lease, ids

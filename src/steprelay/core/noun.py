@@ -34,7 +34,7 @@ class Noun:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """A noun from all its fields, unchecked: for stores that read back thousands of rows they wrote."""
+        """A noun from all its fields, unchecked: for copies, and for stores that read back thousands of rows."""
         noun = cls.__new__(cls)
         noun.__dict__.update(values)
         return noun
@@ -56,7 +56,8 @@ class Noun:
 
 def replace(noun: N, /, **changes: Any) -> N:
     """The same noun with some fields changed."""
-    return type(noun)(**{**noun.__dict__, **changes})
+    values = {**noun.__dict__, **changes}
+    return type(noun).of(values) if len(values) == len(noun.fields) else type(noun)(**values)
 
 
 def required(default: Any) -> bool:
