@@ -128,6 +128,30 @@ async def test_what_the_agent_traces_hangs_under_its_attempt(tmp_path: Any) -> N
     assert (mine.context.trace_id, mine.parent.span_id) == (attempt.context.trace_id, attempt.context.span_id)
 
 
+async def test_an_agent_of_a_framework_is_traced_by_us_or_by_the_framework() -> None:
+    """Its models and tools are named from its own messages; what it traces itself comes to hang under the attempts."""
+    from pydantic_ai import Agent, InstrumentationSettings
+    from pydantic_ai.models.test import TestModel
+
+    def count(cups: int) -> int:
+        return cups
+
+    ours = Process("memory:", Agent(TestModel(), tools=[count]))
+    theirs = Process("memory:", Agent(TestModel(), tools=[count]), inner=False)
+    settings = InstrumentationSettings(tracer_provider=theirs.provider, include_content=False)
+    theirs.app.agents["scout"].agent.instrument = settings
+    for process in (ours, theirs):
+        await process.app.start(f"{CANARY} prompt", id=RUN)
+        await process.app.result(RUN)
+    inner = [s for s in ours.spans if s.parent and s.name != "invoke_agent scout"]
+    assert [s.name for s in sorted(inner, key=lambda s: s.start_time)] == ["chat test", "execute_tool count", "chat test"]
+    known = {s.context.span_id for s in theirs.spans}
+    assert {s.context.trace_id for s in theirs.spans} == {s.context.trace_id for s in ours.spans}
+    assert all(s.parent.span_id in known for s in theirs.spans if s.parent)
+    assert {"chat test", "execute_tool count"} <= {s.name for s in theirs.spans}
+    assert CANARY not in "".join(s.to_json() for s in ours.spans)
+
+
 async def test_a_failed_attempt_says_why_and_no_message(tmp_path: Any) -> None:
     async def limited(turn: Any, ctx: Any) -> Reply:
         if turn.step == 0 and not failed:

@@ -14,17 +14,19 @@ semantic conventions; prompts, arguments, results and error messages are left ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any
 
-from .core import codec
-from .core.errors import ConfigError, StateInvalid
-from .core.machine import TERMINAL
-from .core.model import Call, Claimed, End, Part, Result, Run, RunKey, Step, Tally, Text, Thought, Usage, Value
-from .watch import Event, Observer
+from ..core import codec
+from ..core.errors import ConfigError, StateInvalid
+from ..core.machine import TERMINAL
+from ..core.model import Call, Claimed, End, Part, Result, Run, RunKey, Step, Tally, Usage, Value
+from ..watch import Event, Observer
+from . import attributes
+from .attributes import Attributes
 
 try:
     from opentelemetry import trace
@@ -40,7 +42,6 @@ LABEL = "traceparent"
 """The label that ties a run to the trace of whoever started it (W3C Trace Context)."""
 _PARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _FAILED = ("retry", "rate_limited")
-Attributes = dict[str, str | int | float | bool]
 
 
 def observer(
@@ -160,11 +161,11 @@ class _Spans:
         parts, step = event.parts(), event.step
         end = next((p for p in parts if isinstance(p, End)), None)
         usage = codec.unpack(Usage, step.usage if step else None)
-        model = _model(step)
+        model = attributes.model(step)
         said = self._about(attempt=run.attempts, carrier=claimed.claim.carrier, status=event["status"])
-        said |= _reason(event["stop_reason"]) | _usage(usage) | model
+        said |= attributes.reason(event["stop_reason"]) | attributes.usage(usage) | model
         if self._content:
-            said |= _words(parts)
+            said |= attributes.words(parts)
         id = _span_id(run, "attempt", index, fence)
         here = trace.get_current_span().get_span_context()
         error, why = self._failure(end)
@@ -183,17 +184,23 @@ class _Spans:
 
     def _ended(self, step: Step, end: End | None) -> None:
         began = self._tally.began_at or step.claimed_at
-        said = self._about(status=step.status, carrier=step.carrier) | _reason(step.stop_reason) | _usage(self._tally.round)
+        said = (
+            self._about(status=step.status, carrier=step.carrier)
+            | attributes.reason(step.stop_reason)
+            | attributes.usage(self._tally.round)
+        )
         del said["steprelay.step"]
         if self._content:
-            said["gen_ai.input.messages"] = _message("user", [{"type": "text", "content": _text(codec.loads(self._run.prompt))}])
+            said["gen_ai.input.messages"] = attributes.message(
+                "user", [{"type": "text", "content": attributes.text(codec.loads(self._run.prompt))}]
+            )
         error, why = self._failure(end)
         name = f"invoke_agent {self._run.agent}"
         self._span(name, said, self._thread.above, began, self._event.now, id=self._round_id, error=error, why=why)
 
     def _model(self, under: int, usage: Usage, model: Attributes, began: float) -> None:
         if usage.requests:
-            said = {"gen_ai.operation.name": "chat", "steprelay.requests": usage.requests, **model, **_usage(usage)}
+            said = {"gen_ai.operation.name": "chat", "steprelay.requests": usage.requests, **model, **attributes.usage(usage)}
             name = f"chat {model.get('gen_ai.response.model', '')}".rstrip()
             self._span(name, said, under, began, self._event.now, kind=SpanKind.CLIENT)
 
@@ -206,9 +213,9 @@ class _Spans:
                 "steprelay.tool.status": result.status,
             }  # fmt: skip
             if self._content:
-                said["gen_ai.tool.call.result"] = _text(result.value)
+                said["gen_ai.tool.call.result"] = attributes.text(result.value)
                 if result.id in calls:
-                    said["gen_ai.tool.call.arguments"] = _text(calls[result.id].args)
+                    said["gen_ai.tool.call.arguments"] = attributes.text(calls[result.id].args)
             error = result.status if result.status in ("error", "unknown") else None
             self._span(f"execute_tool {result.name}", said, under, began, end, error=error)
 
@@ -270,56 +277,3 @@ def _since(claimed: Claimed) -> float:
     """The earliest time at which a dead attempt can have begun: when the step became due, after the newest commit."""
     before = claimed.steps[-1].committed_at if claimed.steps else claimed.run.created_at
     return min(max(before, claimed.run.due_at or 0.0), claimed.now)
-
-
-def _reason(reason: str | None) -> Attributes:
-    return {} if reason is None else {"steprelay.stop_reason": reason}
-
-
-def _usage(usage: Usage) -> Attributes:
-    said: Attributes = {
-        "gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached_tokens,
-    }  # fmt: skip
-    known = {k: v for k, v in said.items() if v}
-    return known if usage.usd is None else {**known, "steprelay.usd": usage.usd}
-
-
-def _model(step: Step | None) -> Attributes:
-    """The newest model and provider that the framework's own messages name."""
-    found: Attributes = {}
-    for message in _messages(step):
-        for name, attribute in (("model_name", "gen_ai.response.model"), ("provider_name", "gen_ai.provider.name")):
-            if isinstance(value := message.get(name), str) and value:
-                found[attribute] = value
-    return found
-
-
-def _messages(step: Step | None) -> Iterator[Mapping[str, Value]]:
-    for text in step.messages if step else ():
-        if isinstance(message := codec.loads(text), dict):
-            yield message
-
-
-def _words(parts: Iterable[Part]) -> Attributes:
-    """What the agent said, as the conventions write it."""
-    said: list[Value] = []
-    for part in parts:
-        match part:
-            case Text(role="assistant"):
-                said.append({"type": "text", "content": part.text})
-            case Thought():
-                said.append({"type": "reasoning", "content": part.text})
-            case Call():
-                said.append({"type": "tool_call", "id": part.id, "name": part.name, "arguments": part.args})
-            case _:
-                pass
-    return {"gen_ai.output.messages": _message("assistant", said)} if said else {}
-
-
-def _message(role: str, parts: list[Value]) -> str:
-    return codec.dumps([{"role": role, "parts": parts}])
-
-
-def _text(value: Value) -> str:
-    return value if isinstance(value, str) else codec.dumps(value)
