@@ -265,6 +265,18 @@ def print_end(console: Console, end: End | None) -> None:
         console.print(f"\n{end.status.lower()} ({end.stop_reason})")
 
 
+def carried(rows: Iterable[Row]) -> str:
+    """`steps 0-6 carried by client, 7-11 by background`: who had the baton when."""
+    legs: list[tuple[str, int, int]] = []
+    for row in rows:
+        if legs and legs[-1][0] == row.carrier:
+            legs[-1] = (row.carrier, legs[-1][1], row.index)
+        else:
+            legs.append((row.carrier, row.index, row.index))
+    said = [f"{first}-{last} by {carrier}" if first < last else f"{first} by {carrier}" for carrier, first, last in legs]
+    return f"steps {', '.join(said)}".replace(" by ", " carried by ", 1) if said else "no steps yet"
+
+
 def counted(rows: Sequence[Row]) -> str:
     """`12 steps · 1 death · 4,210 tokens`."""
     n, died, tokens = len(rows), deaths(rows), sum(r.tokens for r in rows)
