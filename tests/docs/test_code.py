@@ -20,6 +20,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEPRELAY_STORE", "memory:")
     monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+    monkeypatch.setenv("STEPRELAY_SECRET", "a secret that only these tests know")
 
 
 def run_blocks(page):
@@ -56,7 +57,10 @@ async def test_the_example_of_the_readme_answers(monkeypatch):
 
 
 async def test_the_agents_of_the_agents_page_do_what_it_says():
-    _, (count, stock, post, clean, braked) = run_blocks("docs/agents.md")
+    _, (count, stock, post, clean, _checkout, survey, nightly, braked) = run_blocks("docs/agents.md")
+    assert await survey.result(await survey.start("go")) == ["Sun in Cairo.", "Sun in Oslo.", "Sun in Rome."]
+    await survey.shutdown()
+    assert list(nightly.clockwork.runs.values()) == ["nightly"]
     assert await count.result(await count.start("go")) == 3
     assert await braked.result(await braked.start("go")) == 3
     assert braked.limits.usd == 0.50
@@ -74,3 +78,16 @@ async def test_the_agents_of_the_agents_page_do_what_it_says():
     body = {"id": asked.id, "status": "resolved", "payload": {"approved": True}}
     await clean.store.signal(key, Signal(kind="answer", body=json.dumps(body), request_id=f"answer:{asked.id}"))
     assert await clean.result(asks) == "3 files deleted"
+
+
+async def test_the_event_of_the_agents_page_is_delivered_to_its_address():
+    import httpx
+
+    _, (*_, checkout, _survey, _nightly, _braked) = run_blocks("docs/agents.md")
+    run = await checkout.start("go")
+    with pytest.raises(AgentError, match="WAITING"):
+        await checkout.result(run)
+    url = written("bill.txt").rpartition(" ")[2]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(checkout.asgi)) as payer:
+        assert (await payer.post(url, json={"sum": 5})).json() == {"sessionId": run, "first": True}
+    assert await checkout.result(run) == "paid 5 €"
