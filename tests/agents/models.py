@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ThinkingPart, ToolCallPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 
 Turn = str | Sequence[Any] | Callable[[list[ModelMessage], AgentInfo], Any]
@@ -43,3 +43,11 @@ class Script:
             elif isinstance(part, TextPart):
                 for piece in part.content.split(" "):
                     yield piece + " "
+
+
+def look() -> str:
+    return "seen"
+
+
+def results(messages: list[Any]) -> list[Any]:
+    return [p.content for m in messages if isinstance(m, ModelRequest) for p in m.parts if isinstance(p, ToolReturnPart)]
