@@ -63,7 +63,7 @@ class Figures:
     def percentile(self, share: float) -> float | None:
         """The smallest of the step seconds that so many are not above (nearest rank); None without a step."""
         ordered = sorted(self.seconds)
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None
+        return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 3) if ordered else None
 
     def json(self) -> Object:
         reasons: Counter[str] = Counter()
