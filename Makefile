@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 # The stamp's name is a checksum of what decides the installation, so a touched file alone installs nothing.
 STAMP  := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
 FAST   := not slow and not all
+QUICK  := tests/test_house.py tests/core tests/engine tests/http
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo servers check test test-all bench clean
@@ -38,7 +39,7 @@ check: setup ## format, lint, import contracts, types, fast tests: seconds
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
-	@$(BIN)/pytest -m '$(FAST)'
+	@$(BIN)/pytest -m '$(FAST)' $(QUICK)
 
 test: setup servers ## everything a visitor should run: at most 15 minutes on 2 cores
 	@$(BIN)/pytest -m 'not all'

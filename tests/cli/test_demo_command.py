@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from steprelay.cli.relay import Count
-from steprelay.cli.witness import Testimony, Witness, read
+from steprelay.cli.witness import Evidence, Witness, read
 
 LINE = re.compile(r"^(\d+) steps, 1 death, 1 lost answer: 0 lost, 0 doubled, 0 second model calls$", re.M)
 
@@ -85,7 +85,7 @@ def told(*indexes: int) -> dict[int, str]:
 
 
 def count(steps: list[dict[str, Any]], heard: dict[int, str], commits: dict[int, int], answers: int, replays: int = 1) -> Count:
-    return Count.of(steps, heard, Testimony(commits=Counter(commits), answers=answers), replays)
+    return Count.of(steps, heard, Evidence(commits=Counter(commits), answers=answers), replays)
 
 
 def test_what_went_well_is_counted_as_such() -> None:
@@ -125,4 +125,4 @@ def test_a_witness_survives_being_cut_off_in_the_middle_of_a_line(tmp_path: Path
         witness({"event": "step", "run": "b", "step": 7})
     with file.open("a") as f:
         f.write('{"event": "st')
-    assert read(file, "a") == Testimony(commits=Counter({0: 2}), answers=2)
+    assert read(file, "a") == Evidence(commits=Counter({0: 2}), answers=2)

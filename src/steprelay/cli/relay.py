@@ -14,7 +14,7 @@ import httpx
 
 from ..core.errors import StepRelayError
 from .show import Feed, from_wire, many, track
-from .witness import Testimony, read
+from .witness import Evidence, read
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -212,7 +212,7 @@ class Count:
     again: int
 
     @classmethod
-    def of(cls, rows: list[dict[str, Any]], told: dict[int, str], seen: Testimony, replays: int) -> Count:
+    def of(cls, rows: list[dict[str, Any]], told: dict[int, str], seen: Evidence, replays: int) -> Count:
         """`lost`: steps that were told or committed and are not, or not as they were, among the rows. `doubled`: steps
         committed more than once. `again`: answers of the model that no row has: it was asked twice for them."""
         there = {row["index"]: row["claimId"] for row in rows}

@@ -56,15 +56,15 @@ def _counted(model: Any, answered: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Testimony:
+class Evidence:
     """What a witness's file says of one run: how often each step was committed, and how many answers the model gave."""
 
     commits: Counter[int]
     answers: int
 
 
-def read(file: Path, run: str) -> Testimony:
+def read(file: Path, run: str) -> Evidence:
     """The file of a witness, as far as it got."""
     events = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
     commits = Counter(e["step"] for e in events if e["event"] == "step" and e.get("run") == run)
-    return Testimony(commits=commits, answers=sum(e["event"] == "answered" for e in events))
+    return Evidence(commits=commits, answers=sum(e["event"] == "answered" for e in events))
