@@ -136,13 +136,10 @@ class Lease:
             for key, entry in entries.items():
                 if self._entries.get(key) == entry:
                     del self._entries[key]
-        match answer:
-            case Fenced():
-                self._end("fenced")
-            case Alive(cancel=True):
-                self._end("cancelled")
-            case Alive():
-                pass
+        if isinstance(answer, Fenced):
+            self._end("fenced")
+        elif answer.cancel:
+            self._end("cancelled")
         return isinstance(answer, Alive) and not answer.cancel
 
     def _end(self, why: Literal["cancelled", "fenced"]) -> None:

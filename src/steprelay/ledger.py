@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import Literal
 
 from .core import codec
 from .core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError, Transient
@@ -117,36 +118,31 @@ class StepContext:
 
     def _approval(self, full: str, key: str, ask: Value) -> Value:
         """The person's answer, as an entry: empty for yes. Asks if there is none."""
-        for message in self._turn.inbox:
-            if message.id == full:
-                if _approved(message.body):
-                    return {}
-                entry = {"denied": _reason(message.body)}
-                self._record(full, entry)
-                return entry
-        prompt = ask if isinstance(ask, str) else f"May {key} run?"
-        self.interrupts = (*self.interrupts, Interrupt(id=full, kind="approval", prompt=prompt, payload=ask))
-        raise Paused(f"{key} waits for approval")
+        body = self._answer(full, "approval", ask if isinstance(ask, str) else f"May {key} run?", ask)
+        entry = {} if _approved(body) else {"denied": _reason(body)}
+        if entry:
+            self._record(full, entry)
+        return entry
 
     async def _unknown(self, full: str, key: str, policy: Unknown) -> Value:
+        if policy == "tell_model":
+            what = f"{key} was started by an attempt that died; whether it took effect is unknown"
+            raise OutcomeUnknown(f"{what}. It was not run again: check before you go on.")
         if callable(policy):
-            entry = {"value": await policy()}
-            self._record(full, entry)
-            return _told(entry)
-        if policy == "ask_person":
-            asked = f"{full}?"
-            for message in self._turn.inbox:
-                if message.id == asked:
-                    entry = {"value": message.body.get("payload")}
-                    self._record(full, entry)
-                    return _told(entry)
+            value = await policy()
+        else:
             prompt = f"{key} was started and cut off. What came of it? Your answer is taken as its result."
-            self.interrupts = (*self.interrupts, Interrupt(id=asked, kind="question", prompt=prompt))
-            raise Paused(f"{key}: a person must say what came of it")
-        raise OutcomeUnknown(
-            f"{key} was started by an attempt that died; whether it took effect is unknown. It was not run again: "
-            "check before you go on."
-        )
+            value = self._answer(f"{full}?", "question", prompt).get("payload")
+        self._record(full, {"value": value})
+        return value
+
+    def _answer(self, id: str, kind: Literal["question", "approval"], prompt: str, payload: Value = None) -> Value:
+        """What a person said to this; asks and raises Paused if nobody has said anything."""
+        for message in self._turn.inbox:
+            if message.id == id:
+                return message.body
+        self.interrupts = (*self.interrupts, Interrupt(id=id, kind=kind, prompt=prompt, payload=payload))
+        raise Paused(f"a person is asked: {prompt}")
 
 
 def _told(entry: Value) -> Value:
