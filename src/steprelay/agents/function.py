@@ -60,7 +60,7 @@ class FunctionContext:
 
         Raises ToolError, OutcomeUnknown or Denied, which you may catch and tell your model. See ports.Context.call.
         """
-        name = getattr(fn, "__name__", key)
+        name = getattr(fn, "__name__", key).replace("<lambda>", key)
         self.emit(Call(id=key, name=name, args=_shown(args, kwargs)))
         began = self._loop.time()
         status: Literal["ok", "error", "unknown", "denied"]
