@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
 from steprelay import AgentError, App, Limits, Reply, Usage
@@ -273,3 +274,41 @@ async def test_a_step_that_asks_a_person_first_spawns_when_it_goes_on() -> None:
     await app.store.signal(key, Signal(kind="answer", body=body, request_id="a"))
     await carried(app, run)
     assert [c.status for c in await children(app, run)] == ["RUNNING"]
+
+
+async def test_a_step_may_start_more_children_than_a_page_of_the_outbox_holds() -> None:
+    async def many(turn: Any, ctx: Any) -> Any:
+        ids = tuple(ctx.spawn(str(n), n, agent="work", limits={"steps": 1}) for n in range(230))
+        return Reply(then="wait", needs=ids, reason="child")
+
+    app = quiet_app(many=many)
+    run = await app.start("go", agent="many", limits=Limits(steps=1000), carrier="background")
+    await carried(app, run)
+    assert len(await children(app, run)) == 230
+
+
+async def test_a_page_drives_a_parent_whose_children_are_carried_by_the_server() -> None:
+    """The client's steps over HTTP; nobody sweeps: what a step leaves in the outbox is delivered after it."""
+    app = App({"lead": lead, "work": work}, store=MemoryStore(), secret="a secret that only these tests know", observer=None)
+    key = {"authorization": f"Bearer {app.rights.server_key}"}
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    carry = app.carry
+
+    async def watched(key: RunKey, *args: Any, **options: Any) -> Any:
+        advanced = await carry(key, *args, **options)
+        if advanced.run is not None and advanced.run.ended:
+            ended.put_nowait(key.id)
+        return advanced
+
+    app.waker._carry = watched  # type: ignore[attr-defined]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://localhost", headers=key) as page:
+        run = (await page.post("/api/runs", json={"userPrompt": "go", "carrier": "client"})).json()["sessionId"]
+        first = (await page.post(f"/api/runs/{run}/step", json={})).json()
+        assert (first["status"], first["stopReason"], first["next"]["action"]) == ("WAITING", "child", "wait")
+        words = (await page.get(f"/api/runs/{run}/explain")).json()["words"]
+        assert "It waits for child" in words
+        async with asyncio.timeout(20):
+            assert len({await ended.get() for _ in NAMES}) == len(NAMES)
+        last = (await page.post(f"/api/runs/{run}/step", json={})).json()
+    assert (last["status"], last["output"]) == ("COMPLETED", ["ONE", "TWO", "THREE"])
+    await app.shutdown()

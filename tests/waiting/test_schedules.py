@@ -11,6 +11,7 @@ import pytest
 from steprelay import App, ConfigError, Schedule
 from steprelay.agents.function import FunctionAgent
 from steprelay.core import codec
+from steprelay.core.errors import StoreUnavailable
 from steprelay.core.model import Filter, Outgoing, Run, RunKey, Signal
 from steprelay.engine import Engine
 from steprelay.ports import Waker
@@ -20,6 +21,7 @@ from steprelay.testing.fakes import EPOCH, virtual
 from steprelay.testing.stage import Stage
 
 HOURLY = {"hourly": Schedule("0 * * * *", prompt="look around", agent="a")}
+NIGHTLY = Schedule("0 3 * * *", prompt="go")
 HOUR = 3600.0
 
 
@@ -260,3 +262,28 @@ async def test_nobody_outside_can_start_the_clockwork_or_guess_its_runs(monkeypa
     assert "steprelay:schedule" not in scene.app(HOURLY).agents
     salted = [Clockwork(HOURLY, salt=salt) for salt in ("one", "two")]
     assert set(salted[0].runs).isdisjoint(salted[1].runs)
+
+
+async def test_an_app_plans_when_it_starts_and_again_when_the_store_was_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken, seen = asyncio.Event(), []
+
+    class Bell(Waker):
+        async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
+            woken.set()
+
+    monkeypatch.setattr("steprelay.app.SWEEP_EVERY", 0.0)
+    store = memory.MemoryStore()
+    app = App(lambda turn, ctx: 1, store=store, auth=False, observer=seen.append, waker=Bell(), schedules={"x": NIGHTLY})
+    claim = store.claim
+
+    async def away(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(store, "claim", claim)
+        raise StoreUnavailable("not yet")
+
+    monkeypatch.setattr(store, "claim", away)
+    await app.startup()
+    await asyncio.wait_for(woken.wait(), 10)
+    (run,) = await store.read(Filter(tenant="default", label=("schedule", "x")), "runs")
+    assert (run.carrier, run.status) == ("background", "RUNNING")
+    assert [e["event"] for e in seen] == ["plan_failed"]
+    await app.shutdown()

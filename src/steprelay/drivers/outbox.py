@@ -14,7 +14,9 @@ from ..engine import Engine
 from ..ports import Waker
 
 PATIENCE = 20
-"""Tries for which the receiver of a signal may still be missing: its own start may be on the way."""
+"""Tries after which a message is tried once an hour; for as long the receiver of a signal may still be missing, because its own
+start is on the way."""
+PAGE = 100
 
 
 class Outbox:
@@ -27,21 +29,24 @@ class Outbox:
         self._engine, self._waker, self._new, self._secret, self._timeout = engine, waker, new, secret, timeout
 
     async def deliver(self, key: RunKey) -> int:
-        """Deliver what is due of one run; answers how many went out. What fails comes again, later each time."""
-        sent = 0
-        for out in await self._engine.store.read(key, "outbox"):
-            try:
-                await self._send(key, out)
-            except (StepRelayError, OSError) as e:
-                retry = 3600.0 if out.tries >= 20 else backoff(out.tries + 1, str(key)) * 4
-                await self._engine.store.ack(key, [out.seq], retry_after=retry)
-                self._engine.observe(
-                    {"event": "undelivered", "run": key.id, "to": out.kind, "tries": out.tries + 1, "why": str(e)}
-                )
-            else:
-                await self._engine.store.ack(key, [out.seq])
-                sent += 1
+        """Deliver what one run has for others; answers how many went out. What fails comes again, later each time."""
+        sent, page = 0, await self._engine.store.read(key, "outbox", limit=PAGE)
+        while page:
+            for out in page:
+                sent += await self._delivered(key, out)
+            page = await self._engine.store.read(key, "outbox", after=page[-1].seq, limit=PAGE) if len(page) == PAGE else []
         return sent
+
+    async def _delivered(self, key: RunKey, out: Outgoing) -> bool:
+        try:
+            await self._send(key, out)
+        except (StepRelayError, OSError) as e:
+            retry = 3600.0 if out.tries >= PATIENCE else backoff(out.tries + 1, str(key)) * 4
+            await self._engine.store.ack(key, [out.seq], retry_after=retry)
+            self._engine.observe({"event": "undelivered", "run": key.id, "to": out.kind, "tries": out.tries + 1, "why": str(e)})
+            return False
+        await self._engine.store.ack(key, [out.seq])
+        return True
 
     async def _send(self, key: RunKey, out: Outgoing) -> None:
         body = codec.loads(out.body)
