@@ -132,3 +132,16 @@ def test_the_sums_add_up_whoever_reports_in_whatever_order(
         assert rest["tokens"] + account.round.tokens + sum(c["tokens"] for c in lent) == limits.tokens
     assert account.total.tokens == tokens + sum(t // 2 for _, t, reports in children if reports)
     assert account.steps == steps + sum(s // 2 for s, _, reports in children if reports)
+
+
+@virtual
+async def test_a_child_that_cannot_be_read_any_more_still_tells_its_parent() -> None:
+    for parent, heard in (('{"id":"me","run":"above"}', ["above"]), ("[[", [])):
+        stage = Stage(Reply())
+        stage.new = replace(stage.new, parent=parent)
+        await stage.advance()
+        rows = stage.store.inner._runs[stage.key]
+        rows.run = replace(rows.run, tally="[]")
+        await stage.advance()
+        assert (await stage.run()).stop_reason == "state_invalid"
+        assert [o.target for o in await outbox(stage)] == heard

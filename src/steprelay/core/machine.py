@@ -136,9 +136,14 @@ def invalid(claimed: Claimed, error: Exception) -> Commit:
     end = End(status="FAILED", stop_reason="state_invalid", error=ErrorInfo(code="state_invalid", message=str(error)))
     step = _step(claimed, run.round, None, "FAILED", "state_invalid", parts=(end,))
     seen = max((s.seq for s in claimed.inbox), default=run.inbox_read)
+    try:
+        news = tuple(_news(run, step, (end,), Tally()))
+    except Exception:  # who would have to hear of it cannot be read either
+        news = ()
     return Commit(
-        status="FAILED", after=None, stop_reason="state_invalid", step=step, ended=True, tally=run.tally, inbox_read=seen
-    )
+        status="FAILED", after=None, stop_reason="state_invalid", step=step, ended=True, tally=run.tally, inbox_read=seen,
+        outbox=news,
+    )  # fmt: skip
 
 
 def _hear(claimed: Claimed, request: Request | None) -> Opened:
