@@ -312,3 +312,19 @@ async def test_a_page_drives_a_parent_whose_children_are_carried_by_the_server()
         last = (await page.post(f"/api/runs/{run}/step", json={})).json()
     assert (last["status"], last["output"]) == ("COMPLETED", ["ONE", "TWO", "THREE"])
     await app.shutdown()
+
+
+async def test_a_person_who_cancels_the_parent_cancels_all_of_it() -> None:
+    async def hires(turn: Any, ctx: Any) -> Any:
+        return Reply(then="wait", needs=tuple(ctx.spawn(n, n, agent="asks", limits={"steps": 2}) for n in NAMES), reason="child")
+
+    app = quiet_app(hires=hires, asks=asks)
+    run = await app.start("go", agent="hires", carrier="client")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app.asgi), base_url="http://localhost") as page:
+        await page.post(f"/api/runs/{run}/step", json={})
+        began = await children(app, run)
+        for child in began[:2]:  # two have asked something, the third was never looked at
+            await carried(app, child.key.id)
+        assert (await page.post(f"/api/runs/{run}/cancel")).json()["status"] == "CANCELLED"
+        await app.sweeper.once()
+    assert [(await row(app, c.key.id)).status for c in began] == ["CANCELLED"] * 3
