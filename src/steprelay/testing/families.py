@@ -3,7 +3,7 @@
     python -m steprelay.testing.families --parents 200 --sweepers 4 --deaths 60 [--store sqlite|postgres] [--mutant twice]
 
 Every parent starts three children, waits, starts two more, waits, and ends with the sum of what they answered. Sweeper
-processes are killed with `kill -9` at random all the while. Exit code 0: every result was applied once, and what each parent
+processes are killed with `kill -9` at random all the while, and lose receipts of what they have delivered. Exit code 0: every result was applied once, and what each parent
 says was spent is what its children say they spent; 1: not so. The mutant takes out what makes a repeated message harmless:
 the judge has to notice.
 """
@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from ..app import App, open_store
 from ..core import codec, machine
+from ..core.errors import StoreUnavailable
 from ..core.model import Filter, Limits, Outgoing, Reply, Run, RunKey, Usage
 from ..core.noun import replace
 from ..drivers.outbox import Outbox
@@ -38,6 +39,8 @@ WAVES = (3, 2)
 LIMITS = Limits(steps=100, tokens=100_000, repeats=None, attempts=100_000, releases=100_000)
 LENT = {"steps": 4, "tokens": 5_000}
 LEASE = 1.0
+LOST = 0.3
+"""Share of the receipts of delivered messages that are lost."""
 PATIENCE = 60.0
 """Seconds without a single step of a parent after which it is given up as stuck."""
 
@@ -77,9 +80,22 @@ def sweeper(url: str, mutant: str | None) -> None:
 
     async def main() -> None:
         app = an_app(url)
+        app.store.ack = _forgetful(app.store)  # type: ignore[method-assign]
         await Sweep(app.engine, app.carry, app.outbox.deliver, at_once=6).every(0.1)
 
     asyncio.run(main())
+
+
+def _forgetful(store: Store) -> Any:
+    """`ack`, but some receipts are lost: the message goes out again."""
+    ack = store.ack
+
+    async def forgetful(*args: Any, **options: Any) -> None:
+        if random.random() < LOST:
+            raise StoreUnavailable("the receipt was lost")
+        await ack(*args, **options)
+
+    return forgetful
 
 
 def _doubled() -> None:
