@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from . import registry
 from .config import Settings, settings
-from .deploy import hosts
+from .drivers import hosts
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting

@@ -8,7 +8,7 @@ import pytest
 
 from steprelay.core.errors import StoreUnavailable
 from steprelay.core.model import Again, Busy, Done, Reply, Signal
-from steprelay.deploy import hosts
+from steprelay.drivers import hosts
 from steprelay.drivers.loop import Loop, Pace
 from steprelay.testing.fakes import virtual
 from steprelay.testing.stage import Stage
