@@ -63,7 +63,11 @@ def test_import_costs_less_than_60_ms_of_cpu() -> None:
 def test_public_names_are_exactly_those_of_all() -> None:
     assert list(steprelay.__all__) == sorted(steprelay.__all__)
     late = set(steprelay._LATE)
-    here = {n for n, v in vars(steprelay).items() if not n.startswith(("_", "@")) and not hasattr(v, "__path__") and n != "annotations"}
+    here = {
+        n
+        for n, v in vars(steprelay).items()
+        if not n.startswith(("_", "@")) and not hasattr(v, "__path__") and n != "annotations"
+    }
     submodules = {m.name for m in pkgutil.iter_modules(steprelay.__path__)}
     public = {n for n in here if n not in submodules and n not in ("TYPE_CHECKING", "Any")}
     assert public | late == set(steprelay.__all__)

@@ -21,11 +21,11 @@ from uuid import uuid4
 
 from . import registry
 from .config import Settings, settings
-from .drivers import hosts
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
+from .drivers import hosts
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from steprelay.cli.show import Feed, Row, counted, gist, track
+from steprelay.cli.show import Feed, Row, carried, counted, gist, track
 from steprelay.core.model import Call, End, Part, Result, Text, Thought
 
 
@@ -125,3 +125,10 @@ def test_counting() -> None:
 )
 def test_a_result_in_few_words(value: Any, says: str) -> None:
     assert gist(value) == says
+
+
+def test_who_had_the_baton_when_is_said_in_one_line() -> None:
+    rows = [row(0), row(1), row(2, "background"), row(3)]
+    assert carried(rows) == "steps 0-1 carried by client, 2 by background, 3 by client"
+    assert carried(rows[:1]) == "steps 0 carried by client"
+    assert carried([]) == "no steps yet"
