@@ -130,5 +130,5 @@ def test_a_result_in_few_words(value: Any, says: str) -> None:
 def test_who_had_the_baton_when_is_said_in_one_line() -> None:
     rows = [row(0), row(1), row(2, "background"), row(3)]
     assert carried(rows) == "steps 0-1 carried by client, 2 by background, 3 by client"
-    assert carried(rows[:1]) == "steps 0 carried by client"
+    assert carried(rows[:1]) == "step 0 carried by client"
     assert carried([]) == "no steps yet"

@@ -273,8 +273,11 @@ def carried(rows: Iterable[Row]) -> str:
             legs[-1] = (row.carrier, legs[-1][1], row.index)
         else:
             legs.append((row.carrier, row.index, row.index))
+    if not legs:
+        return "no steps yet"
     said = [f"{first}-{last} by {carrier}" if first < last else f"{first} by {carrier}" for carrier, first, last in legs]
-    return f"steps {', '.join(said)}".replace(" by ", " carried by ", 1) if said else "no steps yet"
+    noun = "step" if legs[0][1] == legs[-1][2] else "steps"
+    return f"{noun} {', '.join(said)}".replace(" by ", " carried by ", 1)
 
 
 def counted(rows: Sequence[Row]) -> str:
