@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,12 +128,13 @@ def test_ctrl_c_hands_the_run_back(steprelay: Call, folder: Path) -> None:
         "    await asyncio.sleep(60)\n"
     )
     command = [sys.executable, "-c", "from steprelay.cli import main; main()", "run", "slow.py", "x"]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it, and so would its child
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, preexec_fn=heeds)
     end = time.monotonic() + 30
     while not (folder / "under-way").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
     run = re.search(r"--go-on ([0-9a-f]{32})", out)
