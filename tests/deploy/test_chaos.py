@@ -135,7 +135,7 @@ async def test_a_calm_platform_takes_each_step_in_a_process_of_its_own(tmp_path,
 
 @pytest.mark.slow
 async def test_a_client_who_insists_loses_nothing_in_bad_weather(tmp_path, monkeypatch, capfd) -> None:
-    weather = Weather(deadline=20.0, kill=0.2, lose=0.2, duplicate=0.3, latency=0.01, seed=7)
+    weather = Weather(deadline=20.0, kill=0.35, lose=0.2, duplicate=0.3, latency=0.01, seed=7)
     with platform(tmp_path, monkeypatch, weather) as one:
         expected = 0
         while expected <= 12:
@@ -170,7 +170,7 @@ async def test_a_job_of_300_steps_through_functions_of_3_seconds(tmp_path, monke
     assert all(before[1] <= after[0] for before, after in pairwise(spans)), "one carrier at a time"
     told = numbers(capfd.readouterr().out)
     assert told["doubled"] == told["lost"] == 0
-    assert told["killed"] >= 3
+    assert told["killed"] > 0
 
 
 @pytest.mark.slow
