@@ -100,9 +100,8 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         if not _too_old(o.tally, o.limits, now):
             if missing and passed:
                 return _end(o, "expire", "expired", now, error=f"nobody gave {missing[0]!r} in time")
-            if missing or not (
-                wait.needs or passed or wait.until is None
-            ):  # a signal, but not the one; or a timer's nap disturbed
+            disturbed = not (wait.needs or passed or wait.until is None)  # a timer, woken early
+            if missing or disturbed:
                 return _unmet(o, wait, now)
         o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
