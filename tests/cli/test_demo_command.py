@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
+from click.testing import CliRunner
+from rich.console import Console
 
-from steprelay.cli.relay import Count
+from steprelay.cli.demo import demo as demo_command
+from steprelay.cli.relay import Count, Relay
+from steprelay.cli.show import Feed
 from steprelay.cli.witness import Evidence, Witness, read
+from steprelay.testing.servers import PostgresServer
 
 LINE = re.compile(r"^(\d+) steps, 1 death, 1 lost answer: 0 lost, 0 doubled, 0 second model calls$", re.M)
 
@@ -71,6 +80,69 @@ def test_a_server_that_cannot_start_ends_the_demo(tmp_path: Path) -> None:
     assert said.returncode == 1
     assert "the demo's server did not start; what it said is above" in said.stderr
     assert "Traceback" not in said.stderr
+
+
+# ---------------------------------------------------------------- another store
+
+
+@pytest.mark.all
+def test_the_demo_survives_a_restart_of_its_database(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    root.mkdir()
+    command = [sys.executable, "-c", "from steprelay.cli import main; main()"]
+    question = "How is it made sure that the kettle is never filled twice, who counts the till, and where are the beans?"
+    server = PostgresServer().start()
+    given = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")}
+    given |= {"STEPRELAY_MODEL": "offline", "STEPRELAY_STORE": server.url()}
+    try:
+        subprocess.run([*command, "migrate"], cwd=tmp_path, env=given, capture_output=True, timeout=60, check=True)
+        with subprocess.Popen(
+            [*command, "demo", str(shop(root)), question, "--no-open"], cwd=tmp_path, env=given, stdout=subprocess.PIPE, text=True
+        ) as demo:
+            late = threading.Timer(100, demo.kill)
+            late.start()
+            assert demo.stdout is not None
+            said = "".join(itertools.takewhile(lambda line: not line.startswith("   1  "), demo.stdout))
+            server.crash(hard=False)
+            server.start()
+            said += demo.stdout.read()
+            late.cancel()
+        assert demo.returncode == 0, said
+        counted = LINE.search(said)
+        assert counted, said
+        rows = server.sql("SELECT status, step FROM steprelay.run")
+        assert rows == f"COMPLETED|{counted[1]}", "the run is in the store that was given"
+        assert "STEPRELAY_STORE" not in said, "a URL may hold a password"
+    finally:
+        server.stop()
+
+
+def test_a_store_that_dies_with_the_server_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPRELAY_STORE", "memory:")
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(demo_command, ["--no-open"])
+    assert said.exit_code == 2
+    assert "would die with the server that the demo kills; unset it" in said.output
+
+
+async def test_a_request_is_repeated_until_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("steprelay.cli.relay.PAUSE", 0)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}")
+        if len(asked) in (1, 2, 4):
+            return httpx.Response(503, json={"code": "store_unavailable"})
+        return httpx.Response(200, json={"isTerminal": True, "steps": []})
+
+    out = Console(file=io.StringIO())
+    relay = Relay(out, cast("Any", None), Path("none"), Path("none"), id="r", told=told(*range(8)), killed=1, replays=1)
+    relay._feed = Feed(out, deaths=False)
+    async with httpx.AsyncClient(base_url="http://server/", transport=httpx.MockTransport(answer)) as relay._http:
+        assert (await relay._drive())["isTerminal"]
+    step, rows = "POST /runs/r/step", "GET /runs/r/steps"
+    assert asked == [step, rows, rows, step, rows, step, rows]
+    assert cast("io.StringIO", out.file).getvalue().count("The database does not answer.") == 2
 
 
 # ---------------------------------------------------------------- the last line

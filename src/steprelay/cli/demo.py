@@ -18,8 +18,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEASE = "2"
-"""Seconds: short, so that a death costs this demo little. The default is 15."""
+LEASE, LEASE_ELSEWHERE = "2", "6"
+"""Seconds: short, so that a death costs this demo little; in a store that is given, long enough for its server to be
+restarted meanwhile. The default is 15."""
 
 
 @click.command()
@@ -30,7 +31,8 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
     """Watch a run survive kill -9 of its server and a lost answer.
 
     An agent answers a question about FOLDER (this one) by reading its files; without a model's key a small offline model
-    stands in. The server is killed half-way and started again. Takes less than a minute.
+    stands in. The server is killed half-way and started again. Takes less than a minute. The run is kept in .steprelay/
+    unless STEPRELAY_STORE says otherwise.
     """
     import asyncio
 
@@ -41,10 +43,13 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
     root = (folder or Path.cwd()).resolve()
     home = _home()
     witness = home / f"demo-{os.getpid()}.log"
-    store = f"sqlite:///{home / 'demo.db'}" if home.is_absolute() else f"sqlite:{home / 'demo.db'}"
+    given = os.environ.get("STEPRELAY_STORE", "")
+    if given.startswith("memory:"):
+        raise click.UsageError("STEPRELAY_STORE=memory: would die with the server that the demo kills; unset it")
+    store = given or (f"sqlite:///{home / 'demo.db'}" if home.is_absolute() else f"sqlite:{home / 'demo.db'}")
     supervisor = Supervisor(
         python("steprelay.cli.server", f"@demo:{root}", "--loopback", "--witness", str(witness)),
-        env={"STEPRELAY_STORE": store, "STEPRELAY_LEASE": LEASE, "STEPRELAY_DEADLINE": ""},
+        env={"STEPRELAY_STORE": store, "STEPRELAY_LEASE": LEASE_ELSEWHERE if given else LEASE, "STEPRELAY_DEADLINE": ""},
     )
     out = console()
     shown = not no_open and out.is_terminal and sys.stdin.isatty()
@@ -52,7 +57,7 @@ def demo(folder: Path | None, question: str | None, no_open: bool) -> None:
         supervisor.start()
         relay = Relay(out, supervisor, witness, root)
         clean = asyncio.run(relay.go(question or _question(root), shown))
-        _next(out, store, relay.id)
+        _next(out, "" if given else f"STEPRELAY_STORE={store} ", relay.id)
         if shown:
             out.print(f"\nThe page stays: {supervisor.url}/#/runs/{relay.id}   (Ctrl-C ends it)", markup=False)
             supervisor.say = lambda line: out.print(line, style="bright_black", markup=False)
@@ -81,12 +86,12 @@ def _home() -> Path:
 
 
 def _next(console: Console, store: str, run: str) -> None:
-    """Three things to type."""
+    """Three things to type. `store`: what goes before a command that is to find the run."""
     me = "steprelay" if shutil.which("steprelay") else os.path.relpath(sys.argv[0])
     console.print("\nNext:", style="bold")
     for what, line in (
         ("another folder, another question", f'{me} demo FOLDER "question"'),
         ("your own agent, with its page", f"{me} dev agent.py"),
-        ("this run again", f"STEPRELAY_STORE={store} {me} runs show {run}"),
+        ("this run again", f"{store}{me} runs show {run}"),
     ):
         console.print(f"  {what:<34}{line}", markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ..core.errors import StepRelayError
+from ..core.errors import StepRelayError, StoreUnavailable
 from .show import Feed, from_wire, many, track
 from .witness import Evidence, read
 
@@ -25,6 +25,8 @@ KILL_FROM, LOSE_FROM = 3, 6
 """The first step in which the server is killed, and the first whose answer is thrown away."""
 PATIENCE = 120.0
 """Seconds after which the demo gives up on its run."""
+PAUSE = 0.2
+"""Seconds before a request that came to nothing is repeated."""
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Relay:
     """What the server answered for each step: it must still be so in the end."""
     killed: int = 0
     replays: int = 0
+    away: bool = False
+    """Whether the store was away when it was last asked for something."""
 
     async def go(self, question: str, shown: bool) -> bool:
         """From the question to the counted line; whether nothing was lost, doubled or asked twice."""
@@ -59,33 +63,36 @@ class Relay:
                 with self.console.status("…"):
                     async with asyncio.timeout(PATIENCE):
                         end = await self._drive()
+                        steps = await self._steps()
             except TimeoutError:
                 raise StepRelayError(
                     f"the run did not end within {PATIENCE:.0f} s; what it has: steprelay runs --url {self.supervisor.url} show {self.id}"
                 ) from None
-            return await self._sum_up(end)
+            return self._sum_up(end, steps)
 
     async def _drive(self) -> dict[str, Any]:
         """One request after another until the run says that it is done."""
-        while True:
+        answer = None
+        while answer is None or not answer["isTerminal"]:
             step = len(self.told)
-            if step >= KILL_FROM and not self.killed:
-                await self._kill_in(step)
-            else:
-                if step >= LOSE_FROM and not self.replays:
-                    await self._lose(step)
-                answer = await self._pulse(step)
-                if answer and answer["isTerminal"]:
-                    await self._show()
-                    return answer
+            try:
+                if step >= KILL_FROM and not self.killed:
+                    await self._kill_in(step)
+                else:
+                    if step >= LOSE_FROM and not self.replays:
+                        await self._lose(step)
+                    answer = await self._pulse(step)
+            except StoreUnavailable:
+                await self._wait_for_store()
             await self._show()
+        return answer
 
     async def _pulse(self, step: int) -> dict[str, Any] | None:
         """Ask for one step; None: not now, ask again."""
         try:
             response = await self._http.post(f"runs/{self.id}/step", json={"expectedStep": step})
         except httpx.TransportError:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(PAUSE)
             return None
         if response.headers.get("idempotent-replayed") == "true":
             self.replays += 1
@@ -158,11 +165,24 @@ class Relay:
             self._feed.tell(from_wire(step))
 
     async def _steps(self, after: int = -1) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = (await self._ask("GET", f"runs/{self.id}/steps?after={after}&limit=200"))["steps"]
-        return rows
+        """The run's steps after one, once the store is there."""
+        while True:
+            try:
+                found = await self._ask("GET", f"runs/{self.id}/steps?after={after}&limit=200")
+            except StoreUnavailable:
+                await self._wait_for_store()
+            else:
+                self.away = False
+                return list(found["steps"])
 
-    async def _sum_up(self, end: dict[str, Any]) -> bool:
-        steps = await self._steps()
+    async def _wait_for_store(self) -> None:
+        """A moment; said once for each time that it is away."""
+        if not self.away:
+            self._say("  ◌  The database does not answer. The same request again, until it does.", "yellow")
+        self.away = True
+        await asyncio.sleep(PAUSE)
+
+    def _sum_up(self, end: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
         count = Count.of(steps, self.told, read(self.witness, self.id), self.replays)
         self.console.print()
         self.console.print(str(end["output"] or end["error"]), markup=False)
@@ -195,9 +215,10 @@ class Relay:
 
 
 async def _good(response: httpx.Response) -> None:
-    """Raises StepRelayError with the server's words when it could not do what was asked."""
+    """Raises StepRelayError with the server's words when it could not do what was asked; StoreUnavailable: for now."""
     if response.is_error:
-        raise StepRelayError(f"the server answered {response.status_code}: {(await response.aread()).decode()[:300]}")
+        kind = StoreUnavailable if response.status_code == 503 else StepRelayError
+        raise kind(f"the server answered {response.status_code}: {(await response.aread()).decode()[:300]}")
 
 
 @dataclass(frozen=True, kw_only=True)
