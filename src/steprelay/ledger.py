@@ -57,7 +57,7 @@ class StepContext:
         if not entry and effect == "needs_approval":
             entry = self._approval(full, key, ask)
         if "value" in entry or "error" in entry or "denied" in entry:
-            return _told(entry)
+            return self._told(full, entry)
         guarded = effect in ("once", "needs_approval")
         if guarded and "started" in entry:
             return await self._unknown(full, key, unknown)
@@ -65,7 +65,10 @@ class StepContext:
             await self._announce(full, key)
         entry = await self._run(full, key, fn, timeout, keep)
         self._record(full, entry)
-        return _told(entry)
+        return self._told(full, entry)
+
+    def blob(self, key: str) -> str | None:
+        return name if (name := self._full(key)) in self.blobs else None
 
     def _full(self, key: str) -> str:
         return f"{self._turn.base}/{key}"
@@ -104,17 +107,17 @@ class StepContext:
             text = codec.dumps(value)
         except BadInput as e:
             return {"error": f"{key} answered something that cannot be kept: {e}"}
-        return {"value": self._cut(full, value, text, keep)}
+        return self._cut(full, value, text, keep)
 
     def _cut(self, full: str, value: Value, text: Json, keep: bool) -> Value:
+        """The entry of a result. A whole that is kept stands in it, so that it outlives this attempt as its cut does."""
         limit = self._turn.limits.result_bytes
         if len(text) <= limit:
-            return value
-        if keep:
-            self.blobs[full] = text
+            return {"value": value}
         shown = value if isinstance(value, str) else text
         whole = f"; the whole is blob {full!r}" if keep else ""
-        return f"{shown[:limit]}… [cut: {min(limit, len(shown))} of {len(shown)} characters shown{whole}]"
+        cut = f"{shown[:limit]}… [cut: {min(limit, len(shown))} of {len(shown)} characters shown{whole}]"
+        return {"value": cut, **({"whole": text} if keep else {})}
 
     def _approval(self, full: str, key: str, ask: Value) -> Value:
         """The person's answer, as an entry: empty for yes. Asks if there is none."""
@@ -144,13 +147,14 @@ class StepContext:
         self.interrupts = (*self.interrupts, Interrupt(id=id, kind=kind, prompt=prompt, payload=payload))
         raise Paused(f"a person is asked: {prompt}")
 
-
-def _told(entry: Value) -> Value:
-    if "error" in entry:
-        raise ToolError(entry["error"])
-    if "denied" in entry:
-        raise Denied(entry["denied"])
-    return entry["value"]
+    def _told(self, full: str, entry: Value) -> Value:
+        if "error" in entry:
+            raise ToolError(entry["error"])
+        if "denied" in entry:
+            raise Denied(entry["denied"])
+        if "whole" in entry:
+            self.blobs[full] = entry["whole"]
+        return entry["value"]
 
 
 def _approved(body: Value) -> bool:

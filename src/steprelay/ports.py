@@ -132,6 +132,10 @@ class Context(Protocol):
         Paused when a person has to be asked first (the questions are in `interrupts`).
         """
 
+    @abstractmethod
+    def blob(self, key: str) -> str | None:
+        """The blob that keeps the whole result of the call `key` of this step; None when nothing was cut, or kept."""
+
     @property
     @abstractmethod
     def interrupts(self) -> Sequence[Interrupt]:

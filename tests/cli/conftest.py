@@ -20,6 +20,9 @@ async def agent(turn, ctx):
     if turn.prompt == "ask":
         await ctx.call("order", lambda: "ordered", effect="needs_approval", ask={"cups": 2})
         return "ordered"
+    if turn.prompt == "long":
+        await ctx.call("log", lambda: "x" * 90_000, effect="read", keep=True)
+        return "read"
     if turn.step < 2:
         await ctx.call("count", len, "x" * turn.step, effect="read")
         return Reply(parts=(Text(text=f"I counted {turn.step}."),))

@@ -51,6 +51,12 @@ def test_a_run_is_kept_and_can_be_looked_at(steprelay: Call) -> None:
     assert steprelay("runs", "stats").out.startswith("1 runs · 3 steps · 0 attempts lost · 0 tokens · ")
 
 
+def test_show_says_how_much_a_run_holds_and_where_the_whole_of_a_cut_result_is(steprelay: Call) -> None:
+    shown = steprelay("runs", "show", run_id(steprelay("run", "agent.py", "long"))).out
+    assert re.search(r"1 step · 0 deaths · 0 tokens · \d\d\.\d kB of history · step 0 carried by", shown)
+    assert "cut; the whole is at /blobs/0/log of the run" in shown
+
+
 def test_without_runs_the_list_says_how_to_start_one(steprelay: Call) -> None:
     assert "steprelay run agent.py" in steprelay("runs", "list").out
 
@@ -109,6 +115,7 @@ def test_resume_goes_on_after_a_failure(steprelay: Call) -> None:
 def test_prune_empties_what_is_old_and_keeps_what_is_new(steprelay: Call) -> None:
     run = run_id(steprelay("run", "agent.py", "count"))
     assert steprelay("prune", "--older-than", "1d").out == "0 runs emptied.\n"
+    assert steprelay("prune", "--older-than", "0s", "--tenant", "somebody else").out == "0 runs emptied.\n"
     assert steprelay("prune", "--older-than", "0s").out == "1 runs emptied.\n"
     assert run in steprelay("runs", "list").out
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from steprelay.cli.show import Feed, Row, carried, counted, gist, track
+from steprelay.cli.show import Feed, Row, carried, counted, gist, size, track
 from steprelay.core.model import Call, End, Part, Result, Text, Thought
 
 
@@ -27,6 +28,14 @@ def told(*rows: Row, deaths: bool = True) -> str:
     for one in rows:
         feed.tell(one)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("bytes", "said"), [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2_345_678, "2.3 MB"), (5e12, "5,000.0 GB")]
+)
+def test_the_size_of_a_history_in_words(bytes: int, said: str) -> None:
+    halves = [replace(row(i), bytes=n) for i, n in enumerate((bytes // 2, bytes - bytes // 2))]
+    assert size(halves) == f"{said} of history"
 
 
 def test_one_carrier_is_one_lane() -> None:

@@ -291,6 +291,31 @@ async def test_a_long_result_is_cut_with_a_marker_and_kept_whole_if_asked(keep: 
     assert shown.startswith("x" * 100 + "… [cut: 100 of 5000")
     blobs = await stage.store.inner.read(stage.key, "blob", name="0/read")
     assert blobs == ([codec.dumps("x" * 5000)] if keep else [])
+    assert [p.blob for p in await stage.parts() if isinstance(p, Result)] == ["0/read" if keep else None]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+@virtual
+async def test_a_whole_that_is_kept_outlives_the_attempt_that_got_it(dies: bool) -> None:
+    tool, later = Tool("x" * 5000), Tool(dies=1)
+
+    async def step(turn: Turn, ctx: FunctionContext) -> Any:
+        shown = await ctx.call("read", tool.__call__, keep=True)
+        await asyncio.sleep(1.0)  # a sign of life takes the entry along
+        await ctx.call("later", later.__call__, effect="read" if dies else "needs_approval")
+        return shown
+
+    stage = stage_of(step, limits={"result_bytes": 100})
+    if dies:
+        await abandon(stage, later)
+    else:
+        await stage.until_quiet()
+        await stage.signal("answer", {"id": "0/later", "payload": {"approved": True}})
+        later.dies = 0
+    await stage.until_quiet()
+    assert tool.ran == 1
+    assert "the whole is blob '0/read'" in (await stage.end()).output
+    assert await stage.store.inner.read(stage.key, "blob", name="0/read") == [codec.dumps("x" * 5000)]
 
 
 @virtual

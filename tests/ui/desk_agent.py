@@ -2,6 +2,7 @@
 
 "4 steps"        so many steps, then an answer           "approval"     asks before it deletes
 "hold 2 NAME"    step 2 waits for the file NAME          "question"     asks before it answers
+"long"           a result that is cut, the whole kept
 """
 
 import asyncio
@@ -50,6 +51,8 @@ async def desk(turn, ctx):
         return Reply(then="ask", interrupts=(asked,), usage=SPENT)
     if turn.inbox and turn.inbox[0].kind == "answer":
         return Reply(then="finish", output=f"So {turn.inbox[0].body['payload']}.", usage=SPENT)
+    if "long" in said:
+        await ctx.call("log", lambda: "line\n" * 20_000 + "the last line", effect="read", keep=True)
     await ctx.call("look", search, query=f"part {turn.step}", effect="read")
     if turn.step + 1 < int((re.search(r"(\d+) steps", said) or ["", "3"])[1]):
         return Reply(usage=SPENT)

@@ -196,6 +196,20 @@ async def test_the_details_of_a_step_and_a_fork_from_it(desk: Desk) -> None:
     await expect(desk.answer).to_be_visible()
 
 
+async def test_a_result_that_was_cut_is_shown_whole(desk: Desk) -> None:
+    await desk.start("1 steps long")
+    await expect(desk.answer).to_be_visible()
+    pane = desk.page.get_by_role("complementary", name="Details")
+    await expect(pane).to_contain_text("kB")
+    await desk.button("Step 0, details").click()
+    result = pane.get_by_label("Result").first
+    await expect(result).not_to_contain_text("the last line")
+    await pane.get_by_role("button", name="Show the whole").click()
+    await expect(result).to_contain_text("the last line")
+    await expect(result).to_be_focused()
+    await expect(pane.get_by_role("button", name="Show the whole")).to_have_count(0)
+
+
 async def test_the_next_round_goes_on_in_the_same_run(desk: Desk) -> None:
     await desk.start("2 steps")
     await expect(desk.answer).to_be_visible()

@@ -79,7 +79,8 @@ class FunctionContext:
             raise
         finally:
             if value is not None or status == "ok":
-                self.emit(Result(id=key, name=name, value=value, status=status, ms=round((self._loop.time() - began) * 1000, 1)))
+                ms = round((self._loop.time() - began) * 1000, 1)
+                self.emit(Result(id=key, name=name, value=value, status=status, ms=ms, blob=self._ctx.blob(key)))
 
     def call_sync(self, key: str, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Value:
         """`call` for a sync function agent."""

@@ -88,11 +88,12 @@ def sweep(target: str | None, every: float | None) -> None:
 
 @click.command()
 @click.option("--older-than", type=Span(), default="30d", show_default=True, help="Runs that ended and were not touched since.")
-def prune(older_than: float) -> None:
+@click.option("--tenant", default="default", show_default=True, help="Whose runs.")
+def prune(older_than: float, tenant: str) -> None:
     """Empty old runs: their steps go, what they were and came to stays. Also history that no agent needs any more."""
     from ..core.model import Filter
 
-    n = _with_store(lambda store: store.prune(time.time() - older_than, Filter(tenant="default")))
+    n = _with_store(lambda store: store.prune(time.time() - older_than, Filter(tenant=tenant)))
     click.echo(f"{n} runs emptied.")
 
 

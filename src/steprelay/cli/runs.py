@@ -70,14 +70,14 @@ def show(ctx: click.Context, run: str) -> None:
         return await client.get(f"runs/{run}"), await client.steps(run), await client.get(f"runs/{run}/explain")
 
     row, steps, why = _do(ctx, work)
-    from .show import Feed, carried, console, counted, ending, from_wire, print_end, track
+    from .show import Feed, carried, console, counted, ending, from_wire, print_end, size, track
 
     out, rows = console(), [from_wire(s) for s in steps]
     out.print(f"{row['sessionId']} · {row['agent']} · {row['status'].lower()}", style="bold", markup=False)
     out.print(why["words"], markup=False)
     out.print()
     out.print(track(rows, width=min(120, out.width), now=row["carrier"] if row["lease"]["held"] else ""))
-    out.print(f"{counted(rows)} · {carried(rows)}", style="bright_black")
+    out.print(f"{counted(rows)} · {size(rows)} · {carried(rows)}", style="bright_black")
     out.print()
     feed = Feed(out)
     for one in rows:

@@ -39,6 +39,7 @@ class Row:
     ended: float
     tokens: int
     parts: tuple[Part, ...]
+    bytes: int = 0  # of its messages and parts, as they are stored
 
     @property
     def seconds(self) -> float:
@@ -50,7 +51,7 @@ def from_step(step: Step, parts: tuple[Part, ...]) -> Row:
     usage = codec.unpack(Usage, step.usage)
     return Row(
         index=step.index, attempt=step.attempt, carrier=step.carrier, began=step.claimed_at, ended=step.committed_at,
-        tokens=usage.tokens, parts=parts,
+        tokens=usage.tokens, parts=parts, bytes=sum(map(len, (*step.messages, *step.parts))),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def from_wire(step: Mapping[str, Value]) -> Row:
     return Row(
         index=step["index"], attempt=step["attempt"], carrier=step["carrier"], began=_seconds(step["claimedAt"]),
         ended=_seconds(step["committedAt"]), tokens=usage.get("inputTokens", 0) + usage.get("outputTokens", 0),
-        parts=tuple(codec.part_from(p) for p in step["parts"]),
+        parts=tuple(codec.part_from(p) for p in step["parts"]), bytes=step.get("bytes", 0),
     )  # fmt: skip
 
 
@@ -188,7 +189,8 @@ class Feed:
         said = "" if good else f" ({part.status})"
         line = _line(f"{'✓' if good else '✗'} {_chip(call) if call else part.name}{said}", "green" if good else "red")
         line.append(f" · {clip(gist(part.value), 60)}", style="bright_black")
-        return [line, *(_line(f"  {quote}", "bright_black") for quote in _quotes(part.value))]
+        cut = [] if part.blob is None else [f"cut; the whole is at /blobs/{part.blob} of the run"]
+        return [line, *(_line(f"  {quote}", "bright_black") for quote in [*_quotes(part.value), *cut])]
 
 
 def _line(text: str, style: str) -> Styled:
@@ -284,6 +286,16 @@ def counted(rows: Sequence[Row]) -> str:
     """`12 steps · 1 death · 4,210 tokens`."""
     n, died, tokens = len(rows), deaths(rows), sum(r.tokens for r in rows)
     return " · ".join([many(n, "step"), many(died, "death"), f"{tokens:,} tokens"])
+
+
+def size(rows: Iterable[Row]) -> str:
+    """`12.3 kB of history`: what is stored of the steps, without what was cut and kept aside."""
+    n = float(sum(row.bytes for row in rows))
+    for unit in ("bytes", "kB", "MB"):
+        if n < 1000:
+            return f"{n:.1f} {unit} of history" if unit != "bytes" else f"{n:.0f} bytes of history"
+        n /= 1000
+    return f"{n:,.1f} GB of history"
 
 
 def many(n: int, what: str) -> str:

@@ -53,6 +53,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/runs/{id}/messages", runs.list_messages, "Read its messages", "MessageList", _RUN, query=_PAGE),
     Endpoint("GET", "/api/runs/{id}/parts", runs.list_parts, "Read or follow its parts", "PartList", _RUN, stream=True,
              query={**_PAGE, "protocol": "plain or agui, of an event stream"}, headers={"Last-Event-ID": "goes on from that step"}),
+    Endpoint("GET", "/api/runs/{id}/blobs/{name}", runs.get_blob, "The whole of a tool result that was cut", "Whole", _RUN,
+             headers={"If-None-Match": "the ETag already known"}),
     Endpoint("GET", "/api/runs/{id}/explain", runs.explain_run, "Why it stands still", "Explanation", _RUN),
     Endpoint("POST", "/api/runs/{id}/step", steps.run_step, "Take its next step", "Envelope", _RUN, body="TakeStep",
              headers=_PREFER, query={"protocol": "plain or agui, of an event stream"}, stream=True),
@@ -112,7 +114,8 @@ def _routes(api: Api) -> list[BaseRoute]:
     paths: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for e in ENDPOINTS:
         paths.setdefault(e.path, {})[e.method] = serve(api, e)
-    return [Route(path, _by_method(methods), methods=list(methods)) for path, methods in paths.items()]
+    whole = {path: path.replace("{name}", "{name:path}") for path in paths}  # the name of a blob has slashes
+    return [Route(whole[path], _by_method(methods), methods=list(methods)) for path, methods in paths.items()]
 
 
 def _by_method(methods: dict[str, Callable[[Request], Awaitable[Response]]]) -> Callable[[Request], Awaitable[Response]]:

@@ -164,6 +164,22 @@ async def list_parts(call: Call) -> Answer:
     return Answer(body={"parts": views, "after": after})
 
 
+async def get_blob(call: Call) -> Answer:
+    """The whole of a tool result that was cut. A reader may keep it, but asks each time whether it still may."""
+    run = (await call.run("read")).run
+    assert run is not None
+    name = call.request.path_params["name"]
+    found = await call.api.engine.store.read(run.key, "blob", name=name)
+    if not found:
+        detail = f"This run keeps no blob {name[:200]!r}. A fork does not keep those of its origin: ask that run for it."
+        raise Problem(404, "no_such_blob", detail)
+    body = found[0].encode()
+    etag = '"' + sha256(body).hexdigest()[:24] + '"'
+    known = (call.header("if-none-match") or "").removeprefix("W/") == etag
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
+    return Answer(status=304 if known else 200, body=body, headers=headers)
+
+
 def committed(call: Call, run: Run, step: Step) -> list[Live]:
     """The parts of a step row, with their ids."""
     parts = call.api.parts(run, step)

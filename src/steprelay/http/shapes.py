@@ -274,7 +274,7 @@ class RunList(_Out):
 
 
 class StepView(_Out):
-    """One committed step. `requestId`: what a repeated request is recognised by."""
+    """One committed step. `requestId`: what a repeated request is recognised by; `bytes`: the size of its history."""
 
     index: int
     round: int
@@ -285,6 +285,7 @@ class StepView(_Out):
     status: Status
     stop_reason: str | None
     usage: Usage
+    bytes: int
     parts: list[dict[str, Any]]
     claimed_at: str
     committed_at: str
@@ -322,6 +323,10 @@ class PartList(_Out):
 
     parts: list[PartView]
     after: int | None
+
+
+Whole = Any
+"""Whatever JSON the tool answered."""
 
 
 class Explanation(_Out):

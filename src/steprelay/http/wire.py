@@ -229,6 +229,7 @@ def step_view(step: Step, parts: Sequence[Part]) -> Object:
         "status": step.status,
         "stopReason": step.stop_reason,
         "usage": _usage(step.usage, parts),
+        "bytes": sum(map(len, (*step.messages, *step.parts))),  # stored JSON is ASCII
         "parts": [part_view(p) for p in parts],
         "claimedAt": time(step.claimed_at),
         "committedAt": time(step.committed_at),

@@ -111,6 +111,11 @@ export class Api {
     }
   }
 
+  /** The whole of a result that was cut. */
+  async blob(id, name) {
+    return this.json("GET", `${at(id)}/blobs/${name.split("/").map(encodeURIComponent).join("/")}`);
+  }
+
   /** Ask for one step. `heard(part)` gets what the agent says while it works. Answers the envelope. */
   async step(id, { expectedStep, signal, heard = () => {} }) {
     const headers = { accept: "text/event-stream" };

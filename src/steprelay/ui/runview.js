@@ -291,12 +291,12 @@ export class RunView {
 
   showPane(run, steps) {
     const step = steps.find((s) => s.index === this.picked);
-    const key = step ? `step ${step.index}` : `run ${run.status}${run.stopReason}${run.step}${run.carrier}${run.holder}${run.leaseUntil}${run.attempts}`;
+    const key = step ? `step ${step.index}` : `run ${run.status}${run.stopReason}${run.step}/${steps.length}${run.carrier}${run.holder}${run.leaseUntil}${run.attempts}`;
     if (this.aside.dataset.key === key) return;
     this.aside.dataset.key = key;
     if (this.explainedFor !== run.status) [this.explained, this.explainedFor] = [null, run.status]; // old words would be wrong
-    const tools = { copy: copyButton, fork: (s) => this.forkForm(s), back: () => this.pick(null) };
-    this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holder(step), tools) : runPane(run, this.explained, tools));
+    const tools = { copy: copyButton, fork: (s) => this.forkForm(s), back: () => this.pick(null), whole: (name, put) => this.try(async () => put(await this.api.blob(this.id, name))) };
+    this.aside.replaceChildren(step ? stepPane(run, steps, step, this.session.facts.holder(step), tools) : runPane(run, steps, this.explained, tools));
     if (!step) this.explainSoon();
   }
 

@@ -31,6 +31,7 @@ export function amount(n) {
   return n < 1e6 ? `${(n / 1000).toFixed(n < 9950 ? 1 : 0)} k` : `${(n / 1e6).toFixed(1)} M`;
 }
 
+export const size = (bytes) => (bytes < 1000 ? `${bytes} bytes` : bytes < 1e6 ? `${(bytes / 1000).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 export const money = (usd) => `$${usd < 0.1 ? usd.toFixed(usd < 0.001 ? 5 : usd < 0.01 ? 4 : 3) : usd.toFixed(2)}`;
 export const tokens = (usage) => (usage?.inputTokens ?? 0) + (usage?.outputTokens ?? 0);
 export const oneLine = (value) => (typeof value === "string" ? value : JSON.stringify(value) ?? "").replace(/\s+/g, " ").trim();
