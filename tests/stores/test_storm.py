@@ -19,11 +19,12 @@ def test_nothing_is_lost_doubled_or_replayed_wrongly(store: str, capsys: pytest.
 
 
 @pytest.mark.all
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_missing_guard_is_noticed(mutant: str) -> None:
-    rough = f"--runs 8 --steps 15 --deaths 60 --freezes 60 --lease 0.5 --seed 2 --mutant {mutant}"
-    assert main(f"--store sqlite {rough}".split()) == 1
+    """In one of ten storms: real processes on a real clock meet in the gap that the guard closes, or they do not."""
+    rough = f"--store sqlite --runs 8 --steps 15 --deaths 60 --freezes 60 --lease 0.5 --mutant {mutant}"
+    assert any(main([*rough.split(), "--seed", str(seed)]) == 1 for seed in range(10))
 
 
 def test_a_file_has_no_server_to_crash() -> None:
