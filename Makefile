@@ -5,10 +5,14 @@ BIN    := $(VENV)/bin
 # The stamp's name is a checksum of what decides the installation, so a touched file alone installs nothing.
 STAMP  := $(VENV)/.setup-$(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' '-')
 FAST   := not slow and not all
+STORE  := sqlite
+STORM  := --runs 40 --steps 60 --workers 6 --deaths 200 --freezes 12
+# A late writer is rare: a mutant is sought where half of the steps freeze.
+ROUGH  := --runs 8 --steps 15 --deaths 60 --freezes 60 --lease 0.5 --seed 2
 QUICK  := tests/test_house.py tests/core tests/engine tests/http
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo servers check test test-all bench clean
+.PHONY: help setup demo servers check test test-all storm bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -47,6 +51,10 @@ test: setup servers ## everything a visitor should run: at most 15 minutes on 2 
 test-all: setup servers ## what `test` leaves out: long storms and builds
 	@command -v spin >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
 	@$(BIN)/pytest -m all --timeout 1800
+
+storm: setup servers ## kill, freeze, cut for a minute: STORE=sqlite|postgres|pgbouncer MUTANT=... ARGS=...
+	@$(BIN)/python -m steprelay.testing.storm --store $(STORE) $(if $(MUTANT),$(ROUGH) --mutant $(MUTANT),$(STORM) \
+		$(if $(filter-out sqlite,$(STORE)),--crashes 2 --cuts 40)) $(ARGS)
 
 bench: setup ## the figures of the docs, measured here
 	@$(BIN)/python -m benchmarks
