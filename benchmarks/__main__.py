@@ -12,17 +12,23 @@ import argparse
 import asyncio
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from . import steps
+from .chart import chart
 from .cold import PARTS, cold
 from .places import Postgres, SQLite
 
 Row = tuple[str, str, str, str]
 """What, measured, as a multiple of the floor (or empty), budget."""
+Measured = tuple[list[Row], list[str]]
+"""A table, and the charts below it."""
+RUNS = (20, 200, 1000)
+"""Steps of the runs that are measured and charted."""
 
 
-def cold_rows() -> list[Row]:
+def cold_rows() -> Measured:
     bare_cpu, bare_memory = cold()
     rows: list[Row] = [("bare interpreter", f"{bare_cpu:.0f} ms CPU, {bare_memory:.0f} MiB", "", "")]
     budgets = ("60 ms", "", "300 ms, 45 MiB", "300 ms, 45 MiB")
@@ -31,38 +37,36 @@ def cold_rows() -> list[Row]:
         rows.append(
             (name, f"{cpu:.0f} ms CPU, {memory:.0f} MiB", f"+{cpu - bare_cpu:.0f} ms, +{memory - bare_memory:.0f} MiB", budget)
         )
-    return rows
+    return rows, []
 
 
-async def sqlite_rows() -> list[Row]:
+async def sqlite_rows() -> Measured:
     place = SQLite.start()
     try:
         store = place.store()
         await store.migrate()
         floor = place.floor()
         rows: list[Row] = [("floor: two durable transactions", f"{floor:.2f} ms", "1", "")]
-        for n, budget in ((20, "2"), (200, ""), (1000, "")):
-            spent = await steps.per_step(store, n)
-            rows.append((f"a step, runs of {n}", f"{spent:.2f} ms", _times(spent, floor), budget))
+        spent = [await steps.per_step(store, n) for n in RUNS]
+        rows += _by_length(spent, floor, ("2", "", ""))
         rows.append(("a step, runs of 1000, claim kept", *_kept(await steps.per_step(store, 1000, keep=True), floor, "")))
         pair = await steps.beside_history(store)
         rows.append(("claim and commit on a run of 100,000 messages", f"{pair:.2f} ms", "", "10 ms"))
         await store.close()
-        return rows
+        return rows, [_time_chart("SQLite", spent, floor)]
     finally:
         shutil.rmtree(place.folder, ignore_errors=True)
 
 
-async def postgres_rows(full: bool) -> list[Row]:
+async def postgres_rows(full: bool) -> Measured:
     place = Postgres.start()
     try:
         store = place.store()
         await store.migrate()
         floor = place.floor()
         rows: list[Row] = [("floor: pgbench select + insert + update", f"{floor:.2f} ms", "1", "")]
-        for n, budget in ((20, "2"), (200, "2.5"), (1000, "")):
-            spent = await steps.per_step(store, n)
-            rows.append((f"a step, runs of {n}", f"{spent:.2f} ms", _times(spent, floor), budget))
+        spent = [await steps.per_step(store, n) for n in RUNS]
+        rows += _by_length(spent, floor, ("2", "2.5", ""))
         kept = await steps.per_step(store, 1000, keep=True)
         rows.append(("a step, runs of 1000, claim kept", *_kept(kept, floor, "2 ms")))
         wall, cpu = await steps.engine_step(store, 20)
@@ -71,10 +75,11 @@ async def postgres_rows(full: bool) -> list[Row]:
         )
         claimed, renewed = await steps.trips(place)
         rows.append(("round trips a step", f"{claimed:.2f}, {renewed:.2f} with the claim kept", "", "2, 1"))
-        for n in (20, 200, 1000):
-            rows.append(
-                (f"log a step of 500 bytes, runs of {n}", f"{await steps.wal_per_step(place, store, n):.0f} bytes", "", "1 kB")
-            )
+        logged = [await steps.wal_per_step(place, store, n) for n in RUNS]
+        rows += [
+            (f"log a step of 500 bytes, runs of {n}", f"{size:.0f} bytes", "", "1 kB")
+            for n, size in zip(RUNS, logged, strict=True)
+        ]
         rows.append(await _throughput(place))
         pair = await steps.beside_history(store)
         rows.append(("claim and commit on a run of 100,000 messages", f"{pair:.2f} ms", "", "10 ms"))
@@ -82,7 +87,7 @@ async def postgres_rows(full: bool) -> list[Row]:
             pair, due = await steps.beside_runs(place, store, n)
             rows.append((f"beside {n:,} other runs: claim and commit; due", f"{pair:.2f} ms; {due:.2f} ms", "", "flat"))
         await store.close()
-        return rows
+        return rows, [_time_chart("PostgreSQL", spent, floor), chart("Log a step of 500 bytes", "bytes", RUNS, [logged])]
     finally:
         place.server.stop()
 
@@ -100,6 +105,17 @@ async def _throughput(place: Postgres) -> Row:
     )
 
 
+def _by_length(spent: list[float], floor: float, budgets: tuple[str, ...]) -> list[Row]:
+    return [
+        (f"a step, runs of {n}", f"{ms:.2f} ms", _times(ms, floor), budget)
+        for n, ms, budget in zip(RUNS, spent, budgets, strict=True)
+    ]
+
+
+def _time_chart(store: str, spent: list[float], floor: float) -> str:
+    return chart(f"{store}: a step (above), its floor (below)", "ms", RUNS, [spent, [floor] * len(RUNS)])
+
+
 def _times(spent: float, floor: float) -> str:
     return f"{spent / floor:.1f}"
 
@@ -114,7 +130,7 @@ def table(rows: list[Row]) -> str:
 
 
 def write(path: Path, name: str, text: str) -> None:
-    """Put a table between its markers."""
+    """Put a table and its charts between their markers."""
     old = path.read_text()
     pattern = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
     new, found = re.subn(pattern, lambda m: f"{m[1]}{text}\n{m[2]}", old, flags=re.S)
@@ -126,17 +142,18 @@ def write(path: Path, name: str, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="claims beside a million runs, too")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between their markers in this file")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables and charts between their markers in this file")
     parser.add_argument("--only", choices=("cold", "sqlite", "postgres"))
     options = parser.parse_args()
-    measured = {
+    measured: dict[str, Callable[[], Measured]] = {
         "cold": cold_rows,
         "sqlite": lambda: asyncio.run(sqlite_rows()),
         "postgres": lambda: asyncio.run(postgres_rows(options.full)),
     }
     for name, measure in measured.items():
         if options.only in (None, name):
-            text = table(measure())
+            rows, charts = measure()
+            text = "\n\n".join([table(rows), *charts])
             print(f"\n{name}\n{text}", flush=True)
             if options.write:
                 write(options.write, name, text)
