@@ -17,7 +17,7 @@ from steprelay.demo.model import OfflineModel
 from steprelay.demo.tools import Folder
 
 NOTES = Path("notes.md")
-MODELS = {"OPENAI_API_KEY": "openai:gpt-5-mini", "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5"}
+MODELS = {"OPENAI_API_KEY": "openai-chat:gpt-5-mini", "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5"}
 
 folder = Folder(Path.cwd())
 agent = Agent(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from agent_bench import Bench
@@ -87,3 +91,16 @@ async def test_a_response_in_the_background_is_polled_by_releases(bench: Benches
     assert len(server.requests) == 1, "asked once, polled after"
     assert codec.tally(done.run.tally).total.requests == 1
     assert [p.text for p in await b.parts(Text)] == ["go", "deep answer"]
+
+
+@pytest.mark.slow
+def test_the_example_runs_on_any_server_that_speaks_openai(tmp_path: Path) -> None:
+    (tmp_path / "tea.txt").write_text("green")
+    example = Path(__file__).parents[2] / "examples" / "pydantic_agent.py"
+    command = [sys.executable, "-c", "from steprelay.cli import main; main()", "run", str(example), "What tea?"]
+    with serving([("c1", "list_files", {})], "The tea is green.") as server:
+        settings = {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": server.url, "STEPRELAY_STORE": f"sqlite:{tmp_path}/runs.db"}
+        said = subprocess.run(command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, text=True, timeout=90)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "The tea is green." in said.stdout
+    assert [r["stream"] for r in server.requests] == [True, True]

@@ -17,7 +17,7 @@ INSTRUCTIONS = (
     "If the folder does not answer the question, say so."
 )
 READ = {"effect": "read", "timeout": 30}
-MODELS = {"OPENAI_API_KEY": "openai:gpt-5-mini", "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5"}
+MODELS = {"OPENAI_API_KEY": "openai-chat:gpt-5-mini", "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-5"}
 
 
 def build(root: Path | str, model: Any = None) -> Agent[None, str]:
