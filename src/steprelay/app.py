@@ -14,22 +14,23 @@ import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from . import registry
-from .config import Settings, settings
+from .config import VARIABLES, Settings, settings
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
 from .drivers import hosts
+from .drivers.leg import Leg, Orchestrator
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
 from .drivers.sweep import Sweep
-from .drivers.wake import HttpWaker, QStashWaker, TaskWaker
+from .drivers.wake import HttpWaker, QStashWaker, TaskWaker, Wakers
 from .http.auth import Auth, driver_secret
 from .engine import FOREVER, Advanced, Engine
 from .schedules import AGENT as CLOCKWORK, FOREVER as ENDLESS, Clockwork, Schedule
@@ -87,10 +88,12 @@ class App:
         self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER
         self.loop = Loop(self.engine, wall=self.wall, holder=self.holder)
         self.waker: Waker = waker or self._default_waker()
+        self.wakers = Wakers(self.waker, {name: partial(self.orchestrator, name) for name in self._orchestrators()})
         signs = self.settings.secret and driver_secret(self.settings.secret)
-        self.outbox = Outbox(self.engine, self.waker, new=self._child, secret=signs)
+        self.outbox = Outbox(self.engine, self.wakers, new=self._child, secret=signs)
         self.sweeper = Sweep(self.engine, self.waker.wake, self.outbox.deliver)
         self._asgi: Any = None
+        self._made: dict[str, Orchestrator] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._started = False
 
@@ -105,8 +108,8 @@ class App:
         new = self.new(prompt, agent=agent, limits=limits, carrier=carrier, labels=labels, notify_url=notify_url)
         key = RunKey(self.tenant, id or uuid4().hex)
         await self.store.claim(key, claim_id=uuid4().hex, holder="", lease=0, carrier=None, new=new)
-        if carrier == "background":
-            await self.waker.wake(key, carrier)
+        if carrier in self.wakers.carriers:
+            await self.wakers.wake(key, carrier)
         return key.id
 
     def new(
@@ -117,7 +120,7 @@ class App:
         name = agent or next(iter(self.agents))
         if name not in self.agents:
             raise BadInput(f"there is no agent {name!r}; there are {', '.join(map(repr, self.agents))}")
-        after = self.settings.lease if carrier == "background" and takeover_after is None else takeover_after
+        after = self.settings.lease if carrier in self.wakers.carriers and takeover_after is None else takeover_after
         return New(
             agent=name, adapter=self.adapters[name], prompt=codec.dumps(prompt), limits=codec.pack(limits or self.limits),
             carrier=carrier, takeover_after=after, labels=codec.dumps(dict(labels or {})), **fields,
@@ -211,7 +214,19 @@ class App:
             return
         if not self._started:  # mounted into another app, whose lifespan does not reach us
             await self.startup()
-        await self.asgi(scope, receive, send)
+        name = scope["path"].removeprefix("/api/").partition("/")[0]
+        if name in self._orchestrators() and scope["path"].startswith("/api/"):
+            await self._called(name, scope, receive, send)
+        else:
+            await self.asgi(scope, receive, send)
+
+    async def _called(self, name: str, scope: Any, receive: Any, send: Any) -> None:
+        """A durable engine calls: its endpoint answers, below our own mount path."""
+        mount, app = f"/api/{name}", self.orchestrator(name).endpoint or self.asgi
+        if app is not self.asgi:
+            below = scope["path"].removeprefix(mount) or "/"
+            scope = scope | {"path": below, "raw_path": below.encode(), "root_path": scope.get("root_path", "") + mount}
+        await app(scope, receive, send)
 
     @property
     def asgi(self) -> Any:
@@ -235,7 +250,7 @@ class App:
             anonymous_start=s.anonymous_start, ui=Path(__file__).parent / "ui" if self.ui else None, **self.http,
         )  # fmt: skip
         return build(
-            self.engine, self.loop, auth=self.rights, settings=http, wake=self.waker.wake, carry=self.carry, sweep=self.sweeper.once,
+            self.engine, self.loop, auth=self.rights, settings=http, wake=self.wakers.wake, carriers=self.wakers.carriers, carry=self.carry, sweep=self.sweeper.once,
             deliver=self.outbox.deliver, metrics=self.metrics.text,
         )  # fmt: skip
 
@@ -280,6 +295,7 @@ class App:
             await self._asgi.state.api.close()
         if isinstance(self.waker, TaskWaker):
             await self.waker.close()
+        await self.wakers.close()
         await self.store.close()
         self._started = False
 
@@ -310,6 +326,19 @@ class App:
         if s.public_url and s.secret and (s.deadline or hosts.here(os.environ) is not hosts.SERVER):
             return HttpWaker(s.public_url, driver_secret(s.secret))
         return TaskWaker(self.carry)
+
+    def _orchestrators(self) -> dict[str, str]:
+        """The durable engines that are set up here, and where they are."""
+        return {name: url for name in registry.DRIVERS if (url := getattr(self.settings, name))}
+
+    def orchestrator(self, name: str) -> Orchestrator:
+        """A durable engine that is set up here, as a driver. Raises ConfigError."""
+        if name not in (set_up := self._orchestrators()):
+            raise ConfigError(f"{name} is not set up: set {VARIABLES.get(name, (name,))[0]} to where it is")
+        if name not in self._made:
+            made: Orchestrator = registry.load("drivers", name)(set_up[name], Leg(self.loop, self.outbox.deliver, self.tenant))
+            self._made[name] = made
+        return self._made[name]
 
     def _view(self, adapter: str) -> Any:
         kind, _, name = adapter.partition(":")

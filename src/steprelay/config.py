@@ -9,6 +9,9 @@ deadline          STEPRELAY_DEADLINE                                   none: wha
 lease             STEPRELAY_LEASE                                      15
 qstash_token      QSTASH_TOKEN                                         none: background work is started by self-calls
 qstash_url        QSTASH_URL                                           https://qstash.upstash.io
+temporal          STEPRELAY_TEMPORAL                                   none: that engine carries no runs; else its address
+restate           STEPRELAY_RESTATE                                    none, as above: the URL of its ingress
+inngest           STEPRELAY_INNGEST                                    none, as above: the URL of its API
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from .core.errors import ConfigError
 
 Anonymous = Literal["deny", "same-origin", "allow"]
 DEFAULT_STORE = "sqlite:.steprelay/steprelay.db"
-_VARIABLES = {
+VARIABLES = {
     "store": ("STEPRELAY_STORE", "NETLIFY_DB_URL", "DATABASE_URL"),
     "secret": ("STEPRELAY_SECRET",),
     "previous_secret": ("STEPRELAY_SECRET_PREVIOUS",),
@@ -33,6 +36,9 @@ _VARIABLES = {
     "lease": ("STEPRELAY_LEASE",),
     "qstash_token": ("QSTASH_TOKEN",),
     "qstash_url": ("QSTASH_URL",),
+    "temporal": ("STEPRELAY_TEMPORAL",),
+    "restate": ("STEPRELAY_RESTATE",),
+    "inngest": ("STEPRELAY_INNGEST",),
 }
 _SECRET = {"secret", "previous_secret", "qstash_token"}
 """Never read from a file that is committed."""
@@ -51,6 +57,9 @@ class Settings:
     lease: float = 15.0
     qstash_token: str | None = None
     qstash_url: str = "https://qstash.upstash.io"
+    temporal: str | None = None
+    restate: str | None = None
+    inngest: str | None = None
 
     def __repr__(self) -> str:
         return f"Settings(store={store_kind(self.store)!r}, secret={'set' if self.secret else 'not set'})"
@@ -63,7 +72,7 @@ def settings(
     environ = os.environ if environ is None else environ
     table = pyproject(folder or Path.cwd())
     found: dict[str, Any] = {}
-    for name, variables in _VARIABLES.items():
+    for name, variables in VARIABLES.items():
         given = (arguments or {}).get(name)
         from_env = next((environ[v] for v in variables if environ.get(v)), None)
         value = next((v for v in (given, from_env, None if name in _SECRET else table.get(name)) if v is not None), None)

@@ -13,9 +13,15 @@ STORES = {
     "postgres": "steprelay.stores.postgres:PostgresStore",
 }
 AGENTS = {"function": "steprelay.agents.function:FunctionAgent", "pydantic_ai": "steprelay.agents.pydantic_ai:PydanticAIAgent"}
-EXTRAS = {"postgres": "postgres", "pydantic_ai": "pydantic-ai"}
+DRIVERS = {
+    "temporal": "steprelay.drivers.temporal:Temporal",
+    "restate": "steprelay.drivers.restate:Restate",
+    "inngest": "steprelay.drivers.inngest:Inngest",
+}
+"""Durable engines; each has a setting of its name."""
+EXTRAS = {"postgres": "postgres", "pydantic_ai": "pydantic-ai"} | {name: name for name in DRIVERS}
 _ALIASES = {"postgresql": "postgres", "file": "sqlite"}
-_KINDS = {"stores": STORES, "agents": AGENTS}
+_KINDS = {"stores": STORES, "agents": AGENTS, "drivers": DRIVERS}
 
 
 def load(kind: str, name: str) -> Any:

@@ -21,10 +21,10 @@ def rows(text, first):
 def test_every_setting_is_listed_with_its_variables_and_its_default():
     table = PAGE.split("`App` takes what concerns HTTP")[0]
     listed = {re.findall(r"`(\w+)`", name)[0]: (variables, default) for name, variables, default in rows(table, "| `")}
-    assert set(listed) == {f.name for f in fields(config.Settings)} == set(config._VARIABLES)
+    assert set(listed) == {f.name for f in fields(config.Settings)} == set(config.VARIABLES)
     defaults = config.Settings()
     for name, (variables, default) in listed.items():
-        assert tuple(re.findall(r"`(\w+)`", variables)) == config._VARIABLES[name], name
+        assert tuple(re.findall(r"`(\w+)`", variables)) == config.VARIABLES[name], name
         value = getattr(defaults, name)
         shown = re.findall(r"`([^`]+)`", default)
         if value is None:

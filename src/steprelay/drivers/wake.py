@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from ..core.errors import StoreUnavailable
@@ -48,6 +48,37 @@ class TaskWaker(Waker):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Wakers(Waker):
+    """Asks the waker of a run's carrier: an engine by its name, for everybody else the one that runs go to in the background.
+    An engine is made when it is first asked for, since its SDK may be heavy."""
+
+    def __init__(self, background: Waker, engines: Mapping[str, Callable[[], Waker]]) -> None:
+        self._background, self._engines = background, engines
+        self._made: dict[str, Waker] = {}
+
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        """Who comes when woken."""
+        return ("background", *self._engines)
+
+    def of(self, carrier: str) -> Waker:
+        if carrier not in self._engines:
+            return self._background
+        if carrier not in self._made:
+            self._made[carrier] = self._engines[carrier]()
+        return self._made[carrier]
+
+    async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
+        await self.of(carrier).wake(key, carrier, after)
+
+    async def close(self) -> None:
+        """Let go of the engines that were made."""
+        for waker in self._made.values():
+            if hasattr(waker, "close"):
+                await waker.close()
+        self._made.clear()
 
 
 class HttpWaker(Waker):

@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..core.model import Limits, Part, Refused, Run, RunKey, Step
+from ..drivers.leg import ENGINES
 from ..drivers.loop import Loop
 from ..engine import FOREVER, Engine
 from . import wire
@@ -98,6 +99,7 @@ class Api:
     settings: HttpSettings
     endpoints: Sequence[Endpoint] = ()
     wake: Callable[[RunKey, str], Awaitable[object]] | None = None
+    carriers: Sequence[str] = ("background",)
     carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None
     sweep: Callable[[], Awaitable[Any]] | None = None
     deliver: Callable[[RunKey], Awaitable[object]] | None = None
@@ -152,9 +154,24 @@ class Api:
             work = self.spawn(_awaited(self.deliver(key)))
             await asyncio.wait({work}, timeout=WEBHOOK_PATIENCE)
 
-    async def call_background(self, key: RunKey, carrier: str) -> None:
-        """Have the run carried on, if that is what its carrier does. A wake that fails is made good by the sweeper."""
-        if carrier == "background" and self.wake is not None:
+    def silence(self, carrier: str, given: float | None) -> float | None:
+        """Seconds of silence after which others may take over from a carrier; those that come when woken may be dead.
+
+        Raises Problem 400 for an engine that nobody has set up: the run would wait for it for ever.
+        """
+        if carrier in ENGINES and carrier not in self.carriers:
+            remedy = f"Set STEPRELAY_{carrier.upper()} to where it is; here runs are carried by {', '.join(self.carriers)}."
+            raise Problem(400, "unknown_carrier", f"{carrier} is not set up on this server. {remedy}", path="$.carrier")
+        return self.engine.lease if given is None and carrier in self.carriers else given
+
+    async def part_from(self, key: RunKey, carrier: str) -> None:
+        """Tell an engine that a run which it may be waiting for has ended, or is another's now."""
+        if carrier in ENGINES:
+            await self.call(key, carrier)
+
+    async def call(self, key: RunKey, carrier: str) -> None:
+        """Call the run's carrier, if it is one that comes when woken. A wake that fails is made good by the sweeper."""
+        if carrier in self.carriers and self.wake is not None:
             try:
                 await self.wake(key, carrier)
             except Exception as e:

@@ -7,7 +7,7 @@ Handlers translate; what may happen to a run is decided by the store's guard and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -83,15 +83,15 @@ def build(
     wake: Callable[[RunKey, str], Awaitable[object]] | None = None,
     carry: Callable[[RunKey, str, float], Awaitable[object]] | None = None,
     sweep: Callable[[], Awaitable[Any]] | None = None,
-    deliver: Callable[[RunKey], Awaitable[object]] | None = None,
+    deliver: Callable[[RunKey], Awaitable[object]] | None = None, carriers: Sequence[str] = ("background",),
     metrics: Callable[[], tuple[bytes, str]] | None = None,
 ) -> Starlette:  # fmt: skip
-    """The ASGI app. `wake(key, carrier)` dispatches a run to its background driver, `carry(key, carrier, wall)` drives it in this process,
+    """The ASGI app. `wake(key, carrier)` calls a run's carrier, if it is one of `carriers`, `carry(key, carrier, wall)` drives it in this process,
     `sweep()` answers what it found, `deliver(key)` sends a run's outbox, `metrics()` answers figures
     and their content type. Without them, what needs them says so."""
     api = Api(
         engine=engine, loop=loop, auth=auth, settings=settings, endpoints=ENDPOINTS, wake=wake, carry=carry, sweep=sweep,
-        deliver=deliver, metrics=metrics,
+        deliver=deliver, carriers=carriers, metrics=metrics,
     )  # fmt: skip
 
     @asynccontextmanager

@@ -33,7 +33,7 @@ async def create_run(call: Call) -> Answer:
     )  # fmt: skip
     created, run = await create_same(call, body.session_id, new)
     if created:
-        await call.api.call_background(run.key, run.carrier)
+        await call.api.call(run.key, run.carrier)
     return made(call, run, replayed=not created)
 
 

@@ -70,12 +70,13 @@ class TakeStep(_In):
 
 
 class StartJob(_In):
-    """A run that a background driver carries."""
+    """A run that a background driver carries, or the durable engine that `carrier` names."""
 
     user_prompt: str
     session_id: Id | None = None
     agent: Name | None = None
     limits: Limits | None = None
+    carrier: Carrier = "background"
     notify_url: Url | None = None
 
 

@@ -82,8 +82,7 @@ def make(
         raise Problem(400, "unknown_agent", f"There is no agent {name!r}; there are {known}.", path="$.agent")
     if notify_url is not None and not call.who.trusted:
         raise Problem(403, "server_key_only", "notifyUrl needs the server key.", path="$.notifyUrl")
-    if carrier == "background" and takeover_after is None:
-        takeover_after = call.api.engine.lease
+    takeover_after = call.api.silence(carrier, takeover_after)
     more["labels"] = _traced(call, more.get("labels", "{}"))
     return New(
         agent=name,

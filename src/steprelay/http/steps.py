@@ -52,12 +52,12 @@ async def start_job(call: Call) -> Answer:
     body = call.body
     owner = await admit(call)
     new = make(
-        call, agent=body.agent, prompt=body.user_prompt, owner=owner, limits=body.limits, carrier="background",
+        call, agent=body.agent, prompt=body.user_prompt, owner=owner, limits=body.limits, carrier=body.carrier,
         notify_url=body.notify_url,
     )  # fmt: skip
     created, run = await create_same(call, body.session_id, new)
     if created:
-        await call.api.call_background(run.key, run.carrier)
+        await call.api.call(run.key, run.carrier)
     view = wire.run_view(run, None, (), run.created_at)
     headers = {"Location": f"/api/runs/{run.key.id}"}
     if not created:

@@ -26,7 +26,7 @@ async def signal(call: Call, key: RunKey, what: Signal) -> Signalled:
     if told is None:
         raise absent()
     if told.first and not told.run.ended:
-        await call.api.call_background(key, told.run.carrier)
+        await call.api.call(key, told.run.carrier)
     return told
 
 
@@ -149,6 +149,7 @@ async def cancel(call: Call) -> Answer:
     advanced = await asyncio.shield(ending)
     if advanced.outgoing:
         await call.api.send_outbox(run.key)
+    await call.api.part_from(run.key, run.carrier)
     ended = advanced.run is not None and advanced.run.ended
     return await now_shown(call, run.key, 200 if ended else 202)
 
@@ -172,12 +173,13 @@ async def resume(call: Call) -> Answer:
 
 async def hand_over(call: Call) -> Answer:
     """Another kind of driver carries the run from here on."""
-    key, body = await call.allowed("hand-over"), call.body
-    after = body.takeover_after
-    if after is None and body.carrier == "background":
-        after = call.api.engine.lease
-    carriage = {"carrier": body.carrier, "takeover_after": after}
+    seen, body = await call.run("hand-over"), call.body
+    assert seen.run is not None
+    key, before = seen.run.key, seen.run.carrier
+    carriage = {"carrier": body.carrier, "takeover_after": call.api.silence(body.carrier, body.takeover_after)}
     await signal(call, key, Signal(kind="carry", body=codec.dumps(carriage), **carriage))
+    if before != body.carrier:
+        await call.api.part_from(key, before)
     return await now_shown(call, key)
 
 
@@ -196,7 +198,7 @@ async def fork(call: Call) -> Answer:
     await admit_round(call, run)
     created, copy = await create(call.api, call.named(token_hex(16)), new)
     if created:
-        await call.api.call_background(copy.key, copy.carrier)
+        await call.api.call(copy.key, copy.carrier)
     return made(call, copy)
 
 
@@ -225,7 +227,7 @@ def _forked(call: Call, run: Run, steps: Sequence[Step]) -> New:
         prompt=codec.dumps(prompt) if prompt is not None else run.prompt if same_round else None,
         limits=_limits(call, run),
         carrier=call.body.carrier,
-        takeover_after=call.api.engine.lease if call.body.carrier == "background" else None,
+        takeover_after=call.api.silence(call.body.carrier, None),
         owner=run.owner,
         parent=codec.dumps({"run": run.key.id, "step": call.body.step, "kind": "fork"}),
         labels=run.labels,
