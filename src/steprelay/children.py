@@ -1,14 +1,15 @@
-"""Runs that a run starts: their ids, their share of what is left, the message that starts them."""
+"""What passes between runs: the ids, shares and starting messages of children, and the news of a run that comes to rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import floor
 
 from .core import codec
-from .core.errors import AgentError
-from .core.model import Outgoing, Turn, Value
+from .core.errors import AgentError, StateInvalid
+from .core.machine import TERMINAL
+from .core.model import Commit, Outgoing, Run, Tally, Turn, Value
 
 
 def child_id(turn: Turn, name: str) -> str:
@@ -43,3 +44,38 @@ def shares(left: Mapping[str, float], wanted: Sequence[Mapping[str, Value]]) -> 
         for given in poor:
             given[name] = part
     return lent
+
+
+def news(run: Run, commit: Commit) -> Iterator[Outgoing]:
+    """Who has to hear of this commit: the webhook of an end or a question, the parent of an ended child, the children of a
+    run that ends without having wanted to. Whatever of the run cannot be read is left out, and told to nobody."""
+    parts = [codec.loads(p) for p in commit.step.parts] if commit.step else []
+    end = next((p for p in reversed(parts) if p["type"] == "end"), None)
+    if end is None or end["status"] == "WAITING":
+        return
+    asked = [p for p in parts if p["type"] == "interrupt"]
+    told = {**end, "run": run.key.id, "step": run.step, "interrupts": asked}
+    name = f"{run.key.id}.{run.step}"
+    if run.notify_url:
+        kind = "run.awaiting_input" if asked else "run.ended"
+        yield Outgoing(kind="webhook", target=run.notify_url, body=codec.dumps({"type": kind, "data": told}), request_id=name)
+    tally, parent = _read(commit, run)
+    if end["status"] in TERMINAL and {"id", "run"} <= parent.keys():  # a fork has a parent too, which does not wait for it
+        told |= {"id": parent["id"], "usage": codec.plain(tally.total), "steps": tally.steps}
+        yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps({"kind": "child", "body": told}), request_id=name)
+    if end["status"] in ("FAILED", "CANCELLED"):
+        cancel = codec.dumps({"kind": "cancel", "body": None})
+        yield from (Outgoing(kind="signal", target=c, body=cancel, request_id=f"cancel:{name}") for c in tally.children)
+
+
+def _read(commit: Commit, run: Run) -> tuple[Tally, dict[str, str]]:
+    """The account and the parent of a run, empty where they are no longer what they were."""
+    try:
+        tally = codec.tally(commit.tally)
+    except StateInvalid:
+        tally = Tally()
+    try:
+        parent = codec.loads(run.parent)
+    except StateInvalid:
+        parent = None
+    return tally, parent if isinstance(parent, dict) else {}

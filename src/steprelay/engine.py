@@ -22,6 +22,7 @@ from contextlib import suppress
 from secrets import token_urlsafe
 from typing import Any, TypeVar
 
+from . import children
 from .core import machine
 from .core.errors import AgentError, SchemaTooNew, StateInvalid, StepRelayError, StoreUnavailable
 from .core.model import (
@@ -103,6 +104,7 @@ class Engine:
             spent = loop.time() - began
             if commit is None:
                 return self._lost(claimed, taken)
+            commit = replace(commit, outbox=(*commit.outbox, *children.news(claimed.run, commit)))
             keep = commit.status == "RUNNING" and commit.after == 0 and more is not None and more(spent)
             if keep and commit.step:  # a request id belongs to its last commit
                 commit = replace(commit, step=replace(commit.step, request=None))
@@ -133,7 +135,6 @@ class Engine:
     async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit | None:
         """From a claim to what shall be committed; None: the claim was lost on the way."""
         try:
-            machine.gapless(claimed.steps, claimed.run.floor, claimed.run.step)
             opened = machine.open(claimed, request)
             if isinstance(opened, Commit):
                 return opened

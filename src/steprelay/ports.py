@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol
 
 from .core.model import (
-    Alive, Claim, Claimed, Commit, Committed, Due, Effect, Fenced, Filter, Interrupt, Json, New, Outgoing, Part,
-    Refused, Reply, Request, Run, RunKey, Signal, Signalled, Step, Turn, Value,
+    Alive, Claim, Claimed, Commit, Committed, Due, Effect, Fenced, Filter, Interrupt, Json, New, Part,
+    Refused, Reply, Request, RunKey, Signal, Signalled, Turn, Value,
 )  # fmt: skip
 
 Unknown = Literal["tell_model", "ask_person"] | Callable[[], Awaitable[Value]]
@@ -61,22 +61,18 @@ class Store(Protocol):
     ) -> None:  # fmt: skip
         """Mark outbox rows as delivered, or, with `retry_after`, count a try and make them due again that much later."""
 
-    @overload
-    async def read(self, where: RunKey, view: Literal["run"]) -> list[Run]: ...
-    @overload
-    async def read(self, where: Filter, view: Literal["runs"], *, limit: int = 100) -> list[Run]: ...
-    @overload
-    async def read(self, where: RunKey, view: Literal["steps"], *, after: int = -1, limit: int = 100) -> list[Step]: ...
-    @overload
-    async def read(self, where: RunKey, view: Literal["inbox"], *, after: int = 0, limit: int = 100) -> list[Signal]: ...
-    @overload
-    async def read(self, where: RunKey, view: Literal["outbox"], *, after: int = 0, limit: int = 100) -> list[Outgoing]: ...
-    @overload
-    async def read(self, where: RunKey, view: Literal["blob"], *, name: str) -> list[str]: ...
     @abstractmethod
     async def read(self, where: Any, view: Any, **options: Any) -> list[Any]:
-        """For people and pages; nothing is decided from it. Lists are in order and after `after`; `outbox` lists only what
-        is undelivered; a missing run or blob is the empty list."""
+        """For people and pages; nothing is decided from it. A missing run or blob is the empty list.
+
+        view    where   options            answers
+        run     RunKey                     the Run
+        runs    Filter  limit=100          Runs, newest first
+        steps   RunKey  after=-1, limit    Steps in order
+        inbox   RunKey  after=0, limit     Signals in order
+        outbox  RunKey  after=0, limit     Outgoings in order, what is undelivered
+        blob    RunKey  name               its text
+        """
 
     @abstractmethod
     async def prune(self, before: float, filter: Filter, *, now: float | None = None) -> int:

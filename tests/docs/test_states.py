@@ -43,5 +43,5 @@ def test_every_stop_reason_is_explained_under_its_status():
     listed = {reason.strip("` "): row[1].strip() for row in rows[2:] for reason in row[2].split(",")}
     assert set(listed) == {*get_args(StopReason), "none"}
     assert set(listed.values()) == set(get_args(Status))
-    assert all(listed[reason] == "COMPLETED" for reason in SOFT)
+    assert all(listed[reason] == "COMPLETED" for reason in SOFT.values())
     assert {"COMPLETED", "FAILED", "CANCELLED"} == TERMINAL

@@ -18,9 +18,10 @@ from typing import Literal
 
 from . import codec
 from .noun import Noun, replace
+from .retry import backoff
 from .errors import AgentError, StateInvalid, StepRelayError, Transient
 from .model import (
-    Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Outgoing, Part,
+    Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Part,
     Refused, Reply, Request, Result, Run, Signal, Status, Step, StopReason, Tally, Text, Thought, Turn, Usage, Value,
     Wait, Waiting,
 )  # fmt: skip
@@ -44,8 +45,17 @@ _NEXT: dict[Status, dict[Cause, Status]] = {
 }  # fmt: skip
 TABLE: dict[tuple[Status, Cause], Status] = {(status, cause): to for status, row in _NEXT.items() for cause, to in row.items()}
 TERMINAL: frozenset[Status] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
-SOFT: frozenset[StopReason] = frozenset({"max_steps", "max_tool_calls", "max_tokens", "max_cost", "repetition"})
-_SPENT: dict[str, StopReason] = {"steps": "max_steps", "tool_calls": "max_tool_calls", "tokens": "max_tokens", "usd": "max_cost"}
+SOFT: dict[str, StopReason] = {
+    "steps": "max_steps", "tool_calls": "max_tool_calls", "tokens": "max_tokens", "usd": "max_cost",
+    "repeats": "repetition", "tool_errors": "repetition",
+}  # fmt: skip
+"""What a round stops with when nothing is left of a limit, the first that is spent; the agent may still sum up."""
+_WHY: dict[StopReason, str] = {
+    "deadline": "the round is older than its limit of {seconds:g} s",
+    "step_exceeds_deadline": "step {step} needs longer than its host lets it live; split it, or hand the run to a carrier that "
+    "lives longer.",
+    "attempts_exhausted": "step {step} was tried {attempts} times and never came to an end.",
+}
 INTERVAL = 5.0
 """Seconds between two signs of life of a step."""
 
@@ -88,9 +98,11 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
     """Judge a claim. Raises SchemaTooNew (leave the row alone) and StateInvalid (end the run with `invalid`)."""
     run, now = claimed.run, claimed.now
     codec.check_schema(run.schema)
+    if not whole(claimed):
+        raise StateInvalid(f"steps {run.floor} to {run.step - 1} were to be loaded, {[s.index for s in claimed.steps][:5]}… came")
     o = _hear(claimed, request)
     if o.cancelled:
-        return _end(o, "cancel", "cancelled", now)
+        return _end(o, "cancel", "cancelled")
     if o.status in TERMINAL:  # claimed by a signal that does not reopen: nothing to do
         return _release(o, o.status, run.stop_reason, None, attempts=0, ended=True)
     if o.status in ("WAITING", "AWAITING_INPUT"):
@@ -99,7 +111,7 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         passed = wait.until is not None and now >= wait.until
         if not _too_old(o.tally, o.limits, now):
             if missing and passed:
-                return _end(o, "expire", "expired", now, error=f"nobody gave {missing[0]!r} in time")
+                return _end(o, "expire", "expired", error=f"nobody gave {missing[0]!r} in time")
             disturbed = not (wait.needs or passed or wait.until is None)  # a timer, woken early
             if missing or disturbed:
                 return _unmet(o, wait, now)
@@ -108,8 +120,8 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
     landing = _soft(o.tally, o.limits)
     if hard := _hard(run, o.tally, o.limits, now):
         if landing and hard != "deadline":
-            return _end(o, "land", landing, now, output=o.tally.thought)
-        return _end(o, "brake", hard, now, error=_why(hard, o))
+            return _end(o, "land", landing, output=o.tally.thought)
+        return _end(o, "brake", hard, error=_why(hard, o))
     return replace(o, landing=landing)
 
 
@@ -120,7 +132,7 @@ def _unmet(o: Opened, wait: Wait, now: float) -> Commit:
     return _release(o, TABLE[o.status, "unmet"], run.stop_reason, _within(o, after, now), wait=kept, attempts=run.attempts - 1)
 
 
-def untouched(claimed: Claimed, after: float) -> Commit:
+def untouched(claimed: Claimed, after: float | None) -> Commit:
     """Give the claim back with everything as it was: this host cannot go on, another may."""
     run = claimed.run
     return Commit(
@@ -131,18 +143,12 @@ def untouched(claimed: Claimed, after: float) -> Commit:
 
 def invalid(claimed: Claimed, error: Exception) -> Commit:
     """The end of a run whose payloads cannot be read: they are left as they are."""
-    run = claimed.run
     end = End(status="FAILED", stop_reason="state_invalid", error=ErrorInfo(code="state_invalid", message=str(error)))
-    step = _step(claimed, run.round, None, "FAILED", "state_invalid", parts=(end,))
-    seen = max((s.seq for s in claimed.inbox), default=run.inbox_read)
-    try:
-        news = tuple(_news(run, step, (end,), Tally()))
-    except Exception:  # who would have to hear of it cannot be read either
-        news = ()
-    return Commit(
-        status="FAILED", after=None, stop_reason="state_invalid", step=step, ended=True, tally=run.tally, inbox_read=seen,
-        outbox=news,
-    )  # fmt: skip
+    step = _step(claimed, claimed.run.round, None, "FAILED", "state_invalid", parts=(end,))
+    seen = max((s.seq for s in claimed.inbox), default=claimed.run.inbox_read)
+    return replace(
+        untouched(claimed, None), status="FAILED", stop_reason="state_invalid", step=step, ended=True, wait=None, inbox_read=seen
+    )
 
 
 def _hear(claimed: Claimed, request: Request | None) -> Opened:
@@ -197,10 +203,9 @@ def _merge(limits: Limits, body: Value) -> Limits:
 
 def _charge_the_dead(run: Run, tally: Tally) -> Tally:
     """A dead attempt is charged like the last model request: what it really cost nobody can know."""
-    dead = run.attempts - 1 - tally.failures - tally.charged
-    for _ in range(max(0, dead)):
-        tally = replace(tally, total=tally.total + tally.last_request, round=tally.round + tally.last_request)
-    return replace(tally, charged=tally.charged + max(0, dead))
+    dead = max(0, run.attempts - 1 - tally.failures - tally.charged)
+    lost = sum([tally.last_request] * dead, Usage())
+    return replace(tally, total=tally.total + lost, round=tally.round + lost, charged=tally.charged + dead)
 
 
 def _hard(run: Run, tally: Tally, limits: Limits, now: float) -> StopReason | None:
@@ -224,11 +229,9 @@ def left(tally: Tally, limits: Limits) -> dict[str, float]:
 
 
 def _soft(tally: Tally, limits: Limits) -> StopReason | None:
-    rest = left(tally, limits)
-    circling = (tally.repeats, limits.repeats), (tally.tool_errors, limits.tool_errors)
-    if spent := next((reason for name, reason in _SPENT.items() if rest.get(name, 1) <= 0), None):
-        return spent
-    return "repetition" if any(limit is not None and count >= limit for count, limit in circling) else None
+    counted = {n: limit - getattr(tally, n) for n in ("repeats", "tool_errors") if (limit := getattr(limits, n)) is not None}
+    rest = left(tally, limits) | counted
+    return next((reason for name, reason in SOFT.items() if rest.get(name, 1) <= 0), None)
 
 
 def _settled(tally: Tally, body: Value) -> Tally:
@@ -249,15 +252,8 @@ def _died_at_the_wall(run: Run) -> bool:
 
 
 def _why(hard: StopReason, o: Opened) -> str:
-    last = f" Last error: {o.tally.last_error.message}" if o.tally.last_error else ""
-    match hard:
-        case "deadline":
-            return f"the round is older than its limit of {o.limits.seconds:g} s"
-        case "step_exceeds_deadline":
-            advice = "split it, or hand the run to a carrier that lives longer"
-            return f"step {o.claimed.run.step} needs longer than its host lets it live; {advice}.{last}"
-        case _:
-            return f"step {o.claimed.run.step} was tried {o.limits.attempts} times and never came to an end.{last}"
+    last = f" Last error: {o.tally.last_error.message}" if o.tally.last_error and hard != "deadline" else ""
+    return _WHY[hard].format(step=o.claimed.run.step, seconds=o.limits.seconds, attempts=o.limits.attempts) + last
 
 
 # ---------------------------------------------------------------- after the step
@@ -270,18 +266,18 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     tally = replace(_count(o.tally, reply, seen), heard=_unasked(o), children=o.tally.children | reply.children)
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
         tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
-        return _end(o, "cancel", "cancelled", now, reply=reply, tally=tally)
+        return _end(o, "cancel", "cancelled", reply=reply, tally=tally)
     if o.landing:
         output = reply.output if reply.then == "finish" else tally.thought
-        return _end(o, "land", o.landing, now, reply=reply, tally=tally, output=output)
+        return _end(o, "land", o.landing, reply=reply, tally=tally, output=output)
     match reply.then:
         case "finish":
-            return _end(o, "finish", "finished", now, reply=reply, tally=tally, output=reply.output)
+            return _end(o, "finish", "finished", reply=reply, tally=tally, output=reply.output)
         case "fail":
             error = reply.error or "the agent gave up without saying why"
-            return _end(o, "fail", "agent_error", now, reply=reply, tally=tally, error=error, output=reply.output)
+            return _end(o, "fail", "agent_error", reply=reply, tally=tally, error=error, output=reply.output)
         case "continue":
-            return _commit(o, "continue", None, reply, replace(tally, steps=tally.steps + 1), after=0.0)
+            return _commit(o, "continue", None, reply, replace(tally, steps=tally.steps + 1), 0.0)
         case "ask":
             kind: StopReason = "approval" if any(i.kind == "approval" for i in reply.interrupts) else "question"
             ids, after = tuple(i.id for i in reply.interrupts), o.limits.expires
@@ -296,7 +292,7 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     parts: tuple[Part, ...] = (*reply.interrupts, end)
     wait = Wait(reason=kind, until=until, needs=ids)
     tally = replace(tally, steps=tally.steps + 1)
-    return _commit(o, reply.then, kind, reply, tally, after=_within(o, after, now), parts=parts, wait=wait)
+    return _commit(o, reply.then, kind, reply, tally, _within(o, after, now), parts=parts, wait=wait)
 
 
 def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False) -> Commit:
@@ -306,7 +302,7 @@ def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False
     if isinstance(error, Transient):
         tally = replace(tally, releases=tally.releases + 1, last_error=info)
         if not o.landing and tally.releases <= o.limits.releases:
-            after = error.after if error.after is not None else _backoff(o, tally.releases)
+            after = error.after if error.after is not None else backoff(tally.releases, str(run.key))
             reason: StopReason = "rate_limited" if error.reason == "rate_limited" else "retry"
             return _later(o, reason, after, now, tally, attempts=0)
         hard: StopReason = "attempts_exhausted"
@@ -315,12 +311,12 @@ def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False
         tally = replace(tally, failures=failures, overruns=overruns, last_error=info)
         final = isinstance(error, AgentError) and error.final
         if not final and run.attempts < o.limits.attempts:
-            after = 0.0 if overrun else _backoff(o, failures)
+            after = 0.0 if overrun else backoff(failures, str(run.key))
             return _later(o, "retry", after, now, tally)
         hard = "step_exceeds_deadline" if overrun else "agent_error"
     if o.landing:
-        return _end(o, "land", o.landing, now, tally=tally, output=tally.thought)
-    return _end(o, "fail", hard, now, tally=tally, error=info.message)
+        return _end(o, "land", o.landing, tally=tally, output=tally.thought)
+    return _end(o, "fail", hard, tally=tally, error=info.message)
 
 
 def _unasked(o: Opened) -> dict[str, Value]:
@@ -367,12 +363,6 @@ def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:2000] if not isinstance(error, StepRelayError) else str(error)[:2000]
 
 
-def _backoff(o: Opened, tries: int) -> float:
-    from .retry import backoff
-
-    return backoff(tries, str(o.claimed.run.key))
-
-
 def _later(o: Opened, reason: StopReason, after: float, now: float, tally: Tally, attempts: int | None = None) -> Commit:
     """A release until a timer. With `attempts` set anew, what was counted against them is forgotten as well."""
     if attempts == 0:
@@ -386,7 +376,7 @@ def _poll(o: Opened, reply: Reply, now: float) -> Commit:
     """The provider is still at work: come back without a step row."""
     tally = replace(o.tally, releases=o.tally.releases + 1)
     if tally.releases > o.limits.releases:
-        return _end(o, "brake", "attempts_exhausted", now, error=f"the provider did not finish in {o.limits.releases} polls")
+        return _end(o, "brake", "attempts_exhausted", error=f"the provider did not finish in {o.limits.releases} polls")
     c = _later(o, reply.reason, reply.after or 0.0, now, tally, attempts=0)
     return replace(c, state=_text(reply.state), scratchpad=_text(reply.scratchpad))
 
@@ -402,75 +392,42 @@ def _within(o: Opened, after: float | None, now: float) -> float | None:
 # ---------------------------------------------------------------- commits
 
 
-def _commit(
-    o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, tally: Tally, *,
-    after: float | None, parts: tuple[Part, ...] = (), wait: Wait | None = None, ended: bool = False,
+def _release(
+    o: Opened, status: Status, reason: StopReason | None, after: float | None, *,
+    tally: Tally | None = None, wait: Wait | None = None, ended: bool = False, attempts: int | None = None,
 ) -> Commit:  # fmt: skip
-    run, status = o.claimed.run, TABLE[o.status, cause]
-    step = _step(o.claimed, o.round, o.request, status, reason, reply=reply, parts=(*reply.parts, *parts))
+    """Give the claim back without a step. What the signals changed is kept, so that nothing is heard twice."""
+    prompt = codec.dumps(o.prompt) if o.round != o.claimed.run.round else None
     return Commit(
-        status=status, after=after, stop_reason=reason, step=step, ended=ended, inbox_read=o.inbox_read,
-        wait=codec.pack(wait) if wait else None, scratchpad=_text(reply.scratchpad), state=step.state, floor=reply.floor,
-        tally=codec.pack(tally if reply.keep_ledger else replace(tally, base=run.step + 1)),
-        outbox=(*reply.outbox, *_news(run, step, parts, tally)), blobs=reply.blobs, keep_ledger=reply.keep_ledger, **_reopened(o),
+        status=status, after=after, stop_reason=reason, ended=ended, wait=codec.pack(wait) if wait else None, prompt=prompt,
+        round=o.round, limits=codec.pack(o.limits), tally=codec.pack(tally or o.tally), inbox_read=o.inbox_read, attempts=attempts,
     )  # fmt: skip
 
 
-def _news(run: Run, step: Step, parts: Iterable[Part], tally: Tally) -> Iterable[Outgoing]:
-    """Who has to hear of this step: the webhook of an end or a question, the parent of an ended child, the children of a
-    run that ends without having wanted to."""
-    end = next((p for p in parts if isinstance(p, End)), None)
-    if end is None or end.status == "WAITING":
-        return
-    asked = [codec.part_to(p) for p in parts if isinstance(p, Interrupt)]
-    told = {**codec.part_to(end), "run": run.key.id, "step": step.index, "interrupts": asked}
-    name = f"{run.key.id}.{step.index}"
-    if run.notify_url:
-        kind = "run.awaiting_input" if asked else "run.ended"
-        yield Outgoing(kind="webhook", target=run.notify_url, body=codec.dumps({"type": kind, "data": told}), request_id=name)
-    parent = codec.loads(run.parent) or {}
-    if "id" in parent and end.status in TERMINAL:  # a fork has a parent too, which does not wait for it
-        told |= {"id": parent["id"], "usage": codec.plain(tally.total), "steps": tally.steps}
-        yield Outgoing(kind="signal", target=parent["run"], body=codec.dumps({"kind": "child", "body": told}), request_id=name)
-    if end.status in ("FAILED", "CANCELLED"):
-        cancel = codec.dumps({"kind": "cancel", "body": None})
-        yield from (Outgoing(kind="signal", target=c, body=cancel, request_id=f"cancel:{name}") for c in tally.children)
+def _commit(
+    o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, tally: Tally, after: float | None, *,
+    parts: tuple[Part, ...] = (), wait: Wait | None = None, ended: bool = False,
+) -> Commit:  # fmt: skip
+    status = TABLE[o.status, cause]
+    tally = tally if reply.keep_ledger else replace(tally, base=o.claimed.run.step + 1)
+    step = _step(o.claimed, o.round, o.request, status, reason, reply=reply, parts=(*reply.parts, *parts))
+    return replace(
+        _release(o, status, reason, after, tally=tally, wait=wait, ended=ended), step=step, state=step.state, floor=reply.floor,
+        scratchpad=_text(reply.scratchpad), outbox=reply.outbox, blobs=reply.blobs, keep_ledger=reply.keep_ledger,
+    )  # fmt: skip
 
 
 def _end(
-    o: Opened, cause: Cause, reason: StopReason, now: float, *,
+    o: Opened, cause: Cause, reason: StopReason, *,
     reply: Reply | None = None, tally: Tally | None = None, output: Value = None, error: str | None = None,
 ) -> Commit:  # fmt: skip
     """Every end is a step row. Queued prompts make it the end of the round only: the run is due again at once."""
     tally = tally or o.tally
-    status = TABLE[o.status, cause]
-    code = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in ("agent_error", "expired"))
-    end = End(status=status, stop_reason=reason, output=output, error=code)
-    tally = replace(tally, last_error=code or tally.last_error, failures=0, overruns=0, charged=0, releases=0)
+    info = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in ("agent_error", "expired"))
+    end = End(status=TABLE[o.status, cause], stop_reason=reason, output=output, error=info)
+    tally = replace(tally, last_error=info or tally.last_error, failures=0, overruns=0, charged=0, releases=0)
     more = bool(tally.queued)
-    return _commit(o, cause, reason, reply or Reply(), tally, after=0.0 if more else None, parts=(end,), ended=not more)
-
-
-def _release(
-    o: Opened, status: Status, reason: StopReason | None, after: float | None, *,
-    tally: Tally | None = None, wait: Wait | None = None, attempts: int | None = None, ended: bool = False,
-) -> Commit:  # fmt: skip
-    """Give the claim back without a step. What the signals changed is kept, so that nothing is heard twice."""
-    return Commit(
-        status=status, after=after, stop_reason=reason, ended=ended, wait=codec.pack(wait) if wait else None,
-        tally=codec.pack(tally or o.tally), inbox_read=o.inbox_read, attempts=attempts, **_reopened(o),
-    )  # fmt: skip
-
-
-def _reopened(o: Opened) -> dict[str, Value]:
-    """Run fields that a signal may have changed, None where it did not."""
-    run = o.claimed.run
-    limits = codec.pack(o.limits)
-    return {
-        "round": o.round if o.round != run.round else None,
-        "prompt": codec.dumps(o.prompt) if o.round != run.round else None,
-        "limits": limits if limits != run.limits else None,
-    }
+    return _commit(o, cause, reason, reply or Reply(), tally, 0.0 if more else None, parts=(end,), ended=not more)
 
 
 def _step(
@@ -502,24 +459,16 @@ def apply(run: Run, commit: Commit, *, now: float, unread: Sequence[Signal], ren
         due = now
     kept = renew is not None and not ended
     stepped = commit.step is not None
-    changed = {
-        f: v for f in ("scratchpad", "state", "floor", "prompt", "limits", "round") if (v := getattr(commit, f)) is not None
-    }
+    attempts = 0 if stepped else run.attempts if commit.attempts is None else commit.attempts
+    optional = ("scratchpad", "state", "floor", "prompt", "limits", "round")
+    changed = {f: v for f in optional if (v := getattr(commit, f)) is not None}
     return replace(
         run, status=commit.status, stop_reason=commit.stop_reason, due_at=due, ended=ended, wait=commit.wait, tally=commit.tally,
-        inbox_read=commit.inbox_read, step=run.step + stepped, attempts=_attempts(run, commit, kept=kept),
+        inbox_read=commit.inbox_read, step=run.step + stepped, attempts=1 if kept else attempts,
         claim_id=run.claim_id if kept else None, holder=run.holder if kept else None,
         lease_until=now + renew if kept and renew is not None else 0.0, tail=None if stepped else run.tail, updated_at=now,
         **changed,
     )  # fmt: skip
-
-
-def _attempts(run: Run, commit: Commit, *, kept: bool) -> int:
-    if kept:
-        return 1
-    if commit.step is not None:
-        return 0
-    return run.attempts if commit.attempts is None else commit.attempts
 
 
 def outcome(run: Run, now: float) -> Outcome:
@@ -536,21 +485,9 @@ def outcome(run: Run, now: float) -> Outcome:
 def refused(r: Refused) -> Outcome:
     """The same for a claim that was not granted."""
     assert r.run is not None, "an absent run has no outcome"
-    match r.reason:
-        case "busy":
-            return Busy(until=r.until, carrier=r.carrier or r.run.carrier)
-        case "created" | "exists":
-            return Again(after=0.0)
-        case _:
-            return outcome(r.run, r.now)
-
-
-def gapless(steps: Sequence[Step], floor: int, index: int) -> None:
-    """Check a load: the steps run from the floor to the index without a gap. Raises StateInvalid."""
-    if [s.index for s in steps] != list(range(floor, index)):
-        raise StateInvalid(
-            f"steps {floor} to {index - 1} were to be loaded, {[s.index for s in steps][:5]}… came: repeat the claim"
-        )
+    if r.reason == "busy":
+        return Busy(until=r.until, carrier=r.carrier or r.run.carrier)
+    return Again(after=0.0) if r.reason in ("created", "exists") else outcome(r.run, r.now)
 
 
 def whole(claimed: Claimed) -> bool:

@@ -96,6 +96,7 @@ async def finish(store: Store, key: RunKey = KEY, *, now: float = T, id: str = "
 
 
 async def row(store: Store, key: RunKey = KEY) -> Run:
+    run: Run
     (run,) = await store.read(key, "run")
     return run
 
