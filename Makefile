@@ -12,7 +12,7 @@ ROUGH  := --runs 8 --steps 15 --deaths 60 --freezes 60 --lease 0.5 --seed 2
 QUICK  := tests/test_house.py tests/core tests/engine tests/http
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo servers check test test-all storm bench clean
+.PHONY: help setup demo servers engines check test test-all storm bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -28,7 +28,7 @@ $(STAMP):
 	@echo "» uv"; test -x $(BIN)/uv || { $(BIN)/python -m ensurepip --upgrade >/dev/null && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; }
 	@echo "» steprelay and its tools (about 70 packages)"
-	@$(BIN)/uv pip install --python $(BIN)/python -e '.[postgres,pydantic-ai]' --group dev -c constraints.txt
+	@$(BIN)/uv pip install --python $(BIN)/python -e '.[postgres,pydantic-ai,restate]' --group dev -c constraints.txt
 	@rm -f $(VENV)/.setup-* && touch $@
 
 demo: setup ## watch a run survive kill -9 of its server
@@ -38,6 +38,9 @@ servers: ## the database servers and the browser the tests talk to (Debian packa
 	@bash scripts/install-test-servers.sh
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
+engines: ## the durable engines the tests talk to, built into ~/.cache (needs npm, and Go 1.25 or newer; minutes, once)
+	@sh scripts/build-engines.sh
+
 check: setup ## format, lint, import contracts, types, fast tests: seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -46,11 +49,12 @@ check: setup ## format, lint, import contracts, types, fast tests: seconds
 	@$(BIN)/pytest -m '$(FAST)' $(QUICK)
 
 test: setup servers ## everything a visitor should run: at most 15 minutes on 2 cores
+	@sh scripts/build-engines.sh restate || echo "engines: the tests against Restate are left out"
 	@$(BIN)/pytest -m 'not all'
 
-test-all: setup servers ## what `test` leaves out: long storms and builds
+test-all: setup servers engines ## what `test` leaves out: long storms and builds; and every durable engine
 	@command -v spin >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
-	@$(BIN)/pytest -m all --timeout 1800
+	@STEPRELAY_TEST_ENGINES=all $(BIN)/pytest -m 'all or engines' --timeout 1800
 
 storm: setup servers ## kill, freeze, cut for a minute: STORE=sqlite|postgres|pgbouncer MUTANT=... ARGS=...
 	@$(BIN)/python -m steprelay.testing.storm --store $(STORE) $(if $(MUTANT),$(ROUGH) --mutant $(MUTANT),$(STORM) \

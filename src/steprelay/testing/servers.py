@@ -47,21 +47,26 @@ def free_port() -> int:
 class Server:
     """A child process that listens on a port of the loopback interface."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, lend: bool = True) -> None:
+        """`lend`: root gives it another user."""
         self.port = free_port()
-        self.user = "postgres" if os.geteuid() == 0 and _has_user("postgres") else "nobody" if os.geteuid() == 0 else None
+        root = lend and os.geteuid() == 0
+        self.user = "postgres" if root and _has_user("postgres") else "nobody" if root else None
         self.folder = Path(tempfile.mkdtemp(prefix=f"steprelay-{name}-"))
         if self.user:
             shutil.chown(self.folder, self.user)
         self._child: subprocess.Popen[bytes] | None = None
 
-    def _spawn(self, *command: str, dying: str) -> None:
-        """Start, and wait until the port answers. `dying`: the signal the server gets when this process dies."""
+    def _spawn(self, *command: str, dying: str, env: dict[str, str] | None = None) -> None:
+        """Start, and wait until the port answers. `dying`: the signal the server gets when this process dies; `env`: variables
+        beside this process's own."""
         until = time.monotonic() + PATIENCE
         while True:
             with (self.folder / "log").open("ab") as log:
                 lent = (*_as(self.user), "--pdeathsig", dying) if shutil.which("setpriv") else ()
-                self._child = subprocess.Popen((*lent, *command), stdout=log, stderr=log, cwd="/", start_new_session=True)
+                self._child = subprocess.Popen(
+                    (*lent, *command), stdout=log, stderr=log, cwd="/", env={**os.environ, **(env or {})}, start_new_session=True
+                )
             while self._child.poll() is None:
                 if self._answers():
                     return
