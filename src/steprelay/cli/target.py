@@ -46,12 +46,21 @@ def load(target: str, **options: Any) -> App:
         return App({"demo": _demo(target.partition(":")[2])}, **options)
     where, _, name = target.rpartition(":") if _has_name(target) else (target, "", "")
     module = _module(where)
-    found = _named(module, name, target) if name else _guessed(module, where)
+    found = _named(module, name or _guessed(module, where), target)
     if isinstance(found, App):
         if "auth" in options:
             found.auth = options["auth"]
         return found
     return App(found, **options)
+
+
+def settled(target: str) -> str:
+    """The target with its name: `agent.py` is `agent.py:app`. Raises ConfigError."""
+    where, _, name = target.rpartition(":") if _has_name(target) else (target, "", "")
+    module = _module(where)
+    name = name or _guessed(module, where)
+    _named(module, name, target)
+    return f"{where}:{name}"
 
 
 def title(target: str) -> str:
@@ -124,13 +133,13 @@ def _named(module: ModuleType, name: str, target: str) -> Any:
         raise ConfigError(f"{target!r}: the module has no {name!r}; apps and agents in it: {there}") from None
 
 
-def _guessed(module: ModuleType, where: str) -> Any:
+def _guessed(module: ModuleType, where: str) -> str:
     for name in NAMES:
         if hasattr(module, name):
-            return getattr(module, name)
+            return name
     candidates = _candidates(module)
     if len(candidates) == 1:
-        return getattr(module, candidates[0])
+        return candidates[0]
     if candidates:
         raise ConfigError(f"{where} has several agents: say which, {where}:{candidates[0]} or {where}:{candidates[-1]}")
     raise ConfigError(f"{where} has no app or agent; call one `app` or `agent`, or name it: {where}:NAME")

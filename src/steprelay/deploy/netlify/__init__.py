@@ -1,0 +1,1 @@
+"""Netlify: Python behind its functions. `bundle` makes what they run, `proxy.mjs` is between them and `serve`."""
