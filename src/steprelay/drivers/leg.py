@@ -7,12 +7,11 @@ try whose answer was lost is answered from what was committed, so the engine's r
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-from ..core.model import Again, Busy, Request, RunKey, Waiting
+from ..core.model import Again, Busy, Request, RunKey, Signal, Waiting
 from ..core.noun import Noun
 from ..engine import Advanced
 from ..ports import Waker
@@ -53,6 +52,13 @@ class Leg:
             await self._deliver(key)
         return following(advanced, carrier)
 
+    async def cancel(self, run: str, carrier: str, request: str) -> None:
+        """The engine was told to cancel: durable here from now on, and heard by a step under way; the next one ends the run.
+        A run that is another's by now is left alone. Raises StoreUnavailable."""
+        key, store = RunKey(self.tenant, run), self._loop.engine.store
+        if any(not r.ended and r.carrier in (carrier, "any") for r in await store.read(key, "run")):
+            await store.signal(key, Signal(kind="cancel", request_id=request))
+
 
 def following(advanced: Advanced, carrier: str) -> Next:
     """What comes next for a carrier. One that the run no longer belongs to is done with it."""
@@ -65,7 +71,7 @@ def following(advanced: Advanced, carrier: str) -> Next:
         case Waiting(until=until):
             return Next(kind="waiting", after=None if until is None else max(SOONEST, until - now))
         case Busy(until=until):
-            return Next(kind="busy", after=max(SOONEST, (math.inf if until is None else until) - now))
+            return Next(kind="busy", after=max(SOONEST, until - now if until else 0.0))  # not known: the next look tells
         case _:
             return Next(kind="done")
 
