@@ -9,7 +9,7 @@ import http_world as w
 import pytest
 
 from steprelay.core.model import Call, Live, Reply, Result, Text, Thought
-from steprelay.http.stream import AgUi
+from steprelay.http.streams import AgUi, Past
 
 SSE = {"accept": "text/event-stream"}
 
@@ -156,7 +156,9 @@ async def test_agui_slices_join_to_one_run():
     words = ["TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_CONTENT", "TEXT_MESSAGE_END"]
     assert agui_types(slices[0].text) == ["RUN_STARTED", "STEP_STARTED", *words, "STEP_FINISHED", "CUSTOM"]
     assert agui_types(slices[1].text) == ["STEP_STARTED", *words, "STEP_FINISHED", "RUN_FINISHED"]
-    assert events(slices[0].text)[0]["data"] == {"type": "RUN_STARTED", "threadId": "s1", "runId": "r1"}
+    assert events(slices[0].text)[0]["data"] == {
+        "type": "RUN_STARTED", "threadId": "s1", "runId": "r1", "protocolVersion": "1.0",
+    }  # fmt: skip
     assert events(slices[0].text)[-1]["data"]["name"] == "steprelay.continue"
     last = events(slices[1].text)[-1]["data"]
     assert (last["runId"], last["outcome"], last["result"]) == ("r1", {"type": "success"}, "Hello")
@@ -206,7 +208,7 @@ async def test_an_agui_reader_begins_with_what_was_said():
 
 def test_agui_says_nothing_twice():
     agui = AgUi()
-    agui.begin("s1", first=True, history=())
+    agui.begin(Past(thread="s1"))
     said = [
         agui.live(Live(step=0, attempt=1, index=0, part=Thought(text="hm", id="a", delta=True))),
         agui.live(Live(step=0, attempt=1, index=1, part=Text(text="Hi", id="a", delta=True))),

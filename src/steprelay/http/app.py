@@ -38,7 +38,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *(
         Endpoint(
             "POST", path, steps.agent_step, "Take one step of a session", "Envelope", _ANYONE, body="AgentStep",
-            headers=_PREFER, query={"protocol": "plain or agui, of an event stream"}, stream=True,
+            headers=_PREFER, query={"protocol": "plain, agui or aisdk, of an event stream"}, stream=True,
         )
         for path in FOUNDING
     ),
@@ -52,12 +52,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/runs/{id}/steps", runs.list_steps, "Read its steps", "StepList", _RUN, query=_PAGE),
     Endpoint("GET", "/api/runs/{id}/messages", runs.list_messages, "Read its messages", "MessageList", _RUN, query=_PAGE),
     Endpoint("GET", "/api/runs/{id}/parts", runs.list_parts, "Read or follow its parts", "PartList", _RUN, stream=True,
-             query={**_PAGE, "protocol": "plain or agui, of an event stream"}, headers={"Last-Event-ID": "goes on from that step"}),
+             query={**_PAGE, "protocol": "plain, agui or aisdk, of an event stream"}, headers={"Last-Event-ID": "goes on from that step"}),
     Endpoint("GET", "/api/runs/{id}/blobs/{name}", runs.get_blob, "The whole of a tool result that was cut", "Whole", _RUN,
              headers={"If-None-Match": "the ETag already known"}),
     Endpoint("GET", "/api/runs/{id}/explain", runs.explain_run, "Why it stands still", "Explanation", _RUN),
     Endpoint("POST", "/api/runs/{id}/step", steps.run_step, "Take its next step", "Envelope", _RUN, body="TakeStep",
-             headers=_PREFER, query={"protocol": "plain or agui, of an event stream"}, stream=True),
+             headers=_PREFER, query={"protocol": "plain, agui or aisdk, of an event stream"}, stream=True),
     Endpoint("POST", "/api/runs/{id}/input", talk.give_input, "Answer it, or give it a prompt", "RunView", _RUN, body="InputBody",
              headers=_KEY),
     Endpoint("POST", "/api/runs/{id}/cancel", talk.cancel, "Stop it for good", "RunView", _RUN, body="Nothing"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -11,15 +10,15 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from ..core import codec
-from ..core.machine import TERMINAL
 from ..core.model import Live, Refused, Run, Step
 from ..engine import Advanced
 from . import wire
 from .api import Answer, Call
-from .problem import Problem, translated
+from .past import PAGE, before_all, before_step, cursor
+from .problem import translated
 from .runs import POLL, committed
 from .steps import Ask, advance, answered
-from .stream import Encoder, Sse, encoder
+from .streams import Encoder, Sse, encoder
 
 if TYPE_CHECKING:
     from sse_starlette import ServerSentEvent
@@ -29,14 +28,12 @@ SOON = 1.0
 """Seconds in which a refusal still gets its own HTTP status; after that the stream begins."""
 FOLLOW = 300.0
 """Seconds a reader is served by one response at most; then it comes again, with its Last-Event-ID."""
-PAGE = 100
-_CURSOR = re.compile(r"(\d{1,9})\.(?:c|\d{1,9})\.\d{1,9}\Z")
 
 
 async def stream_step(call: Call, ask: Ask) -> Answer:
     """The step's parts as they come, then its envelope. What is refused at once is refused with its own status."""
     speaking = _encoder(call)
-    opening = await _opening(call, ask, speaking)
+    opening = speaking.begin(await before_step(call, ask, speaking))
     heard: asyncio.Queue[Live | None] = asyncio.Queue()
     said = asyncio.Event()  # there is something to stream, or nothing to come
 
@@ -53,7 +50,8 @@ async def stream_step(call: Call, ask: Ask) -> Answer:
     if task.done() and heard.qsize() <= 1:  # nothing was said
         told = answered(call, ask, task.result())
         status, headers = told.status, dict(told.headers)
-    return Answer(stream=_response(_step_events(call, ask, speaking, opening, heard, task), status, headers))
+    events = _step_events(call, ask, speaking, opening, heard, task)
+    return Answer(stream=_response(events, speaking, status, headers))
 
 
 async def _step_events(
@@ -73,32 +71,8 @@ async def _step_events(
         for event in speaking.end(answered(call, ask, advanced).body):
             yield _sse(event)
     except Exception as e:
-        yield _sse(Sse("error", None, translated(e).body))
-
-
-async def _opening(call: Call, ask: Ask, speaking: Encoder) -> list[Sse]:
-    """How the stream begins. A protocol with a memory of its own is told whether it begins anew."""
-    if not speaking.snapshots:
-        return speaking.begin(ask.key.id, first=False, history=())
-    try:
-        seen = await call.api.look(ask.key)
-    except Problem:
-        return speaking.begin(ask.key.id, first=True, history=())
-    run, step = seen.run, seen.step
-    assert run is not None
-    first = step is None or step.status in TERMINAL or step.status == "AWAITING_INPUT"
-    anew = run.attempts > 0 or (first and step is not None)
-    return speaking.begin(ask.key.id, first=first, history=await _history(call, run) if anew else ())
-
-
-async def _history(call: Call, run: Run) -> list[Live]:
-    """Everything committed so far."""
-    found: list[Live] = []
-    after = -1
-    while steps := await call.api.engine.store.read(run.key, "steps", after=after, limit=PAGE):
-        found += [live for s in steps for live in committed(call, run, s)]
-        after = steps[-1].index
-    return found
+        for event in speaking.broken(translated(e).body):
+            yield _sse(event)
 
 
 # ---------------------------------------------------------------- following a run
@@ -112,18 +86,9 @@ async def follow(call: Call) -> Answer:
     """
     seen = await call.run("read")
     speaking = _encoder(call)
-    return Answer(stream=_response(_followed(call, seen, speaking, _after(call)), 200, {}))
-
-
-def _after(call: Call) -> int:
-    """The step before the first one to send."""
-    cursor = call.header("last-event-id")
-    if not cursor:
-        return call.number("after", -1, -1, 2**31)
-    match = _CURSOR.match(cursor)
-    if match is None:
-        raise Problem(400, "bad_input", f"Last-Event-ID {cursor[:40]!r} is none of this server's.", path="Last-Event-ID")
-    return int(match[1]) - 1
+    had = cursor(call)
+    after = call.number("after", -1, -1, 2**31) if had is None else had.step - 1
+    return Answer(stream=_response(_followed(call, seen, speaking, after), speaking, 200, {}))
 
 
 async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) -> AsyncIterator[ServerSentEvent]:
@@ -131,9 +96,9 @@ async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) ->
     clock = asyncio.get_running_loop().time
     end = clock() + min(FOLLOW, call.wall / 2)
     tail: str | None = None
-    history = await _history(call, seen.run) if speaking.snapshots else []
-    after = max((live.step for live in history), default=after)
-    for event in speaking.begin(seen.run.key.id, first=True, history=history):
+    past = await before_all(call, seen.run, seen.step, speaking, after)
+    after = past.step - 1
+    for event in speaking.begin(past):
         yield _sse(event)
     while True:
         run = seen.run
@@ -152,7 +117,8 @@ async def _followed(call: Call, seen: Refused, speaking: Encoder, after: int) ->
             return
         if (said := _tail(run)) != tail and said:
             tail = said
-            yield _sse(Sse("tail", None, {"step": run.step, "attempt": run.attempts, "text": said}))
+            for event in speaking.tail(run.step, run.attempts, said):
+                yield _sse(event)
         await asyncio.sleep(POLL)
         seen = await call.api.look(run.key)
         assert seen.run is not None
@@ -184,12 +150,13 @@ def _encoder(call: Call) -> Encoder:
 def _sse(event: Sse) -> ServerSentEvent:
     from sse_starlette import ServerSentEvent
 
-    return ServerSentEvent(wire.encode(event.data).decode(), event=event.event, id=event.id)
+    data = event.data if isinstance(event.data, str) else wire.encode(event.data).decode()
+    return ServerSentEvent(data, event=event.event, id=event.id)
 
 
-def _response(events: AsyncIterator[ServerSentEvent], status: int, headers: dict[str, str]) -> Response:
+def _response(events: AsyncIterator[ServerSentEvent], speaking: Encoder, status: int, headers: dict[str, str]) -> Response:
     from sse_starlette import EventSourceResponse
 
-    shown = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **headers}
+    shown = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **speaking.headers, **headers}
     response: Response = EventSourceResponse(events, status_code=status, headers=shown, ping=HEARTBEAT)
     return response
