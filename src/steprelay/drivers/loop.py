@@ -58,10 +58,13 @@ class Pace:
 
 
 class Loop:
-    """Takes steps of runs in this process. `wall`: seconds a request may live here; `holder`: how this process is named."""
+    """Takes steps of runs in this process. `wall`: seconds a request may live here; `holder`: how this process is named;
+    `takes_turns(key)`: whether a run has to let others go first after each step (see gate.Gate)."""
 
-    def __init__(self, engine: Engine, *, wall: float = FOREVER, holder: str = "") -> None:
-        self.engine, self.wall, self.holder = engine, wall, holder
+    def __init__(
+        self, engine: Engine, *, wall: float = FOREVER, holder: str = "", takes_turns: Callable[[RunKey], bool] | None = None
+    ) -> None:  # fmt: skip
+        self.engine, self.wall, self.holder, self._takes_turns = engine, wall, holder, takes_turns
 
     async def pulse(
         self, key: RunKey, *, carrier: str, wall: float | None = None, expect: int | None = None,
@@ -69,7 +72,7 @@ class Loop:
     ) -> Advanced:  # fmt: skip
         """One step; with `fit` as many as fit into the wall. See Engine.advance."""
         pace = Pace(self.wall if wall is None else wall)
-        more: Callable[[float], bool] | None = pace.fits if fit else None
+        more = self._more(pace, key) if fit else None
         return await self.engine.advance(
             key, carrier=carrier, holder=self.holder, wall=pace.left, expect=expect, request=request, new=new,
             listen=listen, more=more,
@@ -87,7 +90,7 @@ class Loop:
         pace, outgoing, looked = Pace(self.wall if wall is None else wall), False, False
         while True:
             advanced = await self.engine.advance(
-                key, carrier=carrier, holder=self.holder, wall=pace.left, more=pace.fits, **options
+                key, carrier=carrier, holder=self.holder, wall=pace.left, more=self._more(pace, key), **options
             )
             outgoing = outgoing or advanced.outgoing
             advanced = replace(advanced, outgoing=outgoing)
@@ -101,6 +104,11 @@ class Loop:
             if waker is not None and not busy:
                 await self._relay(waker, key, carrier, after, pace)
             return advanced
+
+    def _more(self, pace: Pace, key: RunKey) -> Callable[[float], bool]:
+        """Whether to go on under the same claim after a step of so many seconds."""
+        turns = self._takes_turns
+        return lambda spent: pace.fits(spent) and not (turns is not None and turns(key))
 
     async def _relay(self, waker: Waker, key: RunKey, carrier: str, after: float, pace: Pace) -> None:
         """Dispatch the successor while there is time. A relay that fails is made good by the sweeper."""

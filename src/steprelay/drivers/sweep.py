@@ -6,7 +6,7 @@ Any number may sweep anywhere at once: what it finds are hints, the claim decide
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ..core.errors import StepRelayError
@@ -22,6 +22,11 @@ class Swept:
     delivered: int = 0
     failed: int = 0
 
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(
+            runs=self.runs + other.runs, delivered=self.delivered + other.delivered, failed=self.failed + other.failed
+        )  # fmt: skip
+
 
 class Sweep:
     """`carry(key, carrier)` drives or dispatches a run; `deliver(key)` sends its outbox."""
@@ -36,16 +41,26 @@ class Sweep:
         self._engine, self._carry, self._deliver = engine, carry, deliver
         self._slots = asyncio.Semaphore(at_once)
 
-    async def once(self, limit: int = 100) -> Swept:
-        """One look; returns when everything found has been handed on. One run's failure does not stop the others."""
-        found = await self._engine.store.due(self.carriers, limit)
+    async def once(self, page: int = 100, most: int = 1000) -> Swept:
+        """One look, over up to `most` runs; returns when everything found has been handed on. One run's failure does not stop
+        the others, and those that stay due (nobody took them, or not yet) do not hide what is behind them."""
+        seen, total = set[tuple[RunKey, str]](), Swept()
+        while True:
+            limit = min(len(seen) + page, most)
+            found = await self._engine.store.due(self.carriers, limit)
+            new = [d for d in found if (d.key, d.why) not in seen]
+            seen.update((d.key, d.why) for d in new)
+            total += await self._hand_on(new)
+            if not new or len(found) < limit or len(seen) >= most:
+                return total
+
+    async def _hand_on(self, found: Sequence[Due]) -> Swept:
         results = await asyncio.gather(*(self._take(d) for d in found), return_exceptions=True)
         for due, result in zip(found, results, strict=True):
             if isinstance(result, Exception):
                 self._engine.observe({"event": "sweep_failed", "run": due.key.id, "why": f"{type(result).__name__}: {result}"})
-        steps = sum(d.why == "step" for d in found)
         return Swept(
-            runs=steps,
+            runs=sum(d.why == "step" for d in found),
             delivered=sum(r for r in results if isinstance(r, int)),
             failed=sum(isinstance(r, Exception) for r in results),
         )
