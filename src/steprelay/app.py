@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from . import registry
@@ -26,6 +26,7 @@ from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
 from .drivers import hosts
+from .drivers.gate import Gate, rules
 from .drivers.leg import Leg, Orchestrator
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
@@ -57,11 +58,14 @@ class App:
         self, agent: Any, *, store: str | Store | None = None, limits: Limits | None = None, secret: str | None = None,
         public_url: str | None = None, anonymous_start: str | None = None, tenant: str = "default", auth: bool = True,
         deadline: float | None = None, lease: float | None = None, waker: Waker | None = None,
-        schedules: Mapping[str, Schedule] | None = None, observer: Observer | None = log_line, ui: bool = True, **http: Any,
+        schedules: Mapping[str, Schedule] | None = None, concurrency: Any = None, observer: Observer | None = log_line,
+        ui: bool = True, **http: Any,
     ) -> None:  # fmt: skip
         """`agent`: anything an adapter recognises, an (async) function, or a dict of them by name, the first being the
-        default. `schedules`: what is started by the clock, by name. `auth=False` is for loopback only. What else is given
-        goes to HttpSettings (`cors`, `body_limit`, `starts_a_minute`, …). Raises ConfigError with the remedy.
+        default. `schedules`: what is started by the clock, by name. `concurrency`: how many runs with the same key may be at
+        work at once, `{"key": "agent" | "tenant" | "label:NAME" | function(run), "limit": n}` or a list of such.
+        `auth=False` is for loopback only. What else is given goes to HttpSettings (`cors`, `body_limit`, …). Raises
+        ConfigError with the remedy.
         """
         given = {
             "store": store if isinstance(store, str) else None, "secret": secret, "public_url": public_url,
@@ -84,9 +88,11 @@ class App:
         if unknown := [s.agent for s in (schedules or {}).values() if s.agent not in (None, *self.agents)]:
             raise ConfigError(f"a schedule starts {unknown[0]!r}; there are {', '.join(map(repr, self.agents))}")
         agents = {**self.agents, CLOCKWORK: registry.load("agents", "function")(self.clockwork.step)}
-        self.engine = Engine(self.store, agents, self._view, lease=self.settings.lease, observer=self.metrics)
+        gate = Gate(self.store, rules(concurrency), self.agents)
+        gated = cast(Store, gate) if gate.needed else self.store
+        self.engine = Engine(gated, agents, self._view, lease=self.settings.lease, observer=self.metrics)
         self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER
-        self.loop = Loop(self.engine, wall=self.wall, holder=self.holder)
+        self.loop = Loop(self.engine, wall=self.wall, holder=self.holder, takes_turns=gate.takes_turns)
         self.waker: Waker = waker or self._default_waker()
         self.wakers = Wakers(self.waker, {name: partial(self.orchestrator, name) for name in self._orchestrators()})
         signs = self.settings.secret and driver_secret(self.settings.secret)
