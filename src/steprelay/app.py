@@ -27,6 +27,7 @@ from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey,
 from .core.noun import replace
 from .drivers import hosts
 from .drivers.gate import Gate, rules
+from .drivers.function import FunctionWaker
 from .drivers.leg import Leg, Orchestrator
 from .drivers.loop import Loop
 from .drivers.outbox import Outbox
@@ -173,6 +174,7 @@ class App:
 
     async def carry(self, key: RunKey, carrier: str, wall: float | None = None) -> Advanced:
         """Carry a run in this process for as long as it lives; `wall`: seconds, when that is known better."""
+        wall = await self.waker.wall(wall) if isinstance(self.waker, FunctionWaker) else wall
         advanced = await self.loop.carry(key, carrier=carrier, wall=wall, waker=self.waker)
         if advanced.outgoing:
             await self.outbox.deliver(key)
@@ -329,7 +331,11 @@ class App:
         s = self.settings
         if s.public_url and s.secret and s.qstash_token:
             return QStashWaker(s.public_url, driver_secret(s.secret), s.qstash_token, api=s.qstash_url)
-        if s.public_url and s.secret and (s.deadline or hosts.here(os.environ) is not hosts.SERVER):
+        host = hosts.here(os.environ)
+        if s.public_url and s.secret and host.carries_at and host.request:
+            signs = driver_secret(s.secret)
+            return FunctionWaker(s.public_url, signs, path=host.carries_at, engine=self.engine, request=host.request)
+        if s.public_url and s.secret and (s.deadline or host is not hosts.SERVER):
             return HttpWaker(s.public_url, driver_secret(s.secret))
         return TaskWaker(self.carry)
 

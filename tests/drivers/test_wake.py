@@ -125,7 +125,7 @@ async def test_a_call_that_is_not_taken_is_told_without_secrets(server: Server, 
     ({}, "TaskWaker"),
     ({"STEPRELAY_PUBLIC_URL": "https://a.example"}, "TaskWaker"),
     ({"STEPRELAY_PUBLIC_URL": "https://a.example", "STEPRELAY_DEADLINE": "10"}, "HttpWaker"),
-    ({"STEPRELAY_PUBLIC_URL": "https://a.example", "NETLIFY": "true"}, "HttpWaker"),
+    ({"STEPRELAY_PUBLIC_URL": "https://a.example", "NETLIFY": "true"}, "FunctionWaker"),
     ({"STEPRELAY_PUBLIC_URL": "https://a.example", "QSTASH_TOKEN": "t"}, "QStashWaker"),
 ])  # fmt: skip
 async def test_the_app_chooses_its_waker_by_where_it_is(environ, kind, monkeypatch) -> None:

@@ -21,11 +21,20 @@ class Host:
     request: float | None
     background: float | None
     scheduled: float | None
+    carries_at: str | None = None
+    """The path of the function that carries runs in the background, where that is one of its own."""
 
 
 HOSTS = (
     # Netlify, limits of functions: 60 s, background 15 minutes, scheduled 30 s. First: its functions run on Lambda.
-    Host(name="netlify", marks=("NETLIFY",), request=60.0, background=900.0, scheduled=30.0),
+    Host(
+        name="netlify",
+        marks=("NETLIFY",),
+        request=60.0,
+        background=900.0,
+        scheduled=30.0,
+        carries_at="/.netlify/functions/start-job-background",
+    ),
     # AWS Lambda: set for each function, at most 15 minutes; the context of each request tells what is left.
     Host(name="lambda", marks=("AWS_LAMBDA_FUNCTION_NAME",), request=None, background=None, scheduled=None),
     # Vercel, maxDuration: 300 s unless set otherwise. Only cron calls and requests: no background functions.

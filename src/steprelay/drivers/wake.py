@@ -89,14 +89,17 @@ class HttpWaker(Waker):
 
     def __init__(self, url: str, secret: str, *, path: str = "/api/carry", timeout: float = 10.0) -> None:
         """`url`: scheme and host; `secret`: the driver secret, as `whsec_…`."""
-        self._url, self._secret, self._timeout = url.rstrip("/") + path, secret, timeout
+        self._path, self._url, self._secret, self._timeout = path, url.rstrip("/") + path, secret, timeout
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
-        if after > 0:
-            return
+        if after <= 0:
+            await self.call(key, carrier)
+
+    async def call(self, key: RunKey, carrier: str, *, read: float | None = None) -> Mapping[str, str]:
+        """Send it, and answer the headers of what came back; `read`: seconds to wait for that. Raises StoreUnavailable."""
         body = _body(key, carrier)
         headers = {"content-type": "application/json", **signed(self._secret, body)}
-        await _post(self._url, body, headers, self._timeout, "the self-call")
+        return await _post(self._url, body, headers, self._timeout, "the self-call", read)
 
 
 class QStashWaker(Waker):
@@ -143,13 +146,15 @@ def _body(key: RunKey, carrier: str) -> str:
     return json.dumps({"tenant": key.tenant, "id": key.id, "carrier": carrier})
 
 
-async def _post(url: str, body: str, headers: dict[str, str], timeout: float, who: str) -> None:
-    """Raises StoreUnavailable when it was not taken; nothing of the headers is told."""
+async def _post(
+    url: str, body: str, headers: dict[str, str], timeout: float, who: str, read: float | None = None
+) -> Mapping[str, str]:  # fmt: skip
+    """Answers the headers of the response. Raises StoreUnavailable when it was not taken; nothing of ours is told."""
     import httpx
 
     try:
-        async with httpx.AsyncClient(timeout=timeout) as client:
-            (await client.post(url, content=body, headers=headers)).raise_for_status()
+        async with httpx.AsyncClient(timeout=httpx.Timeout(timeout, read=read or timeout)) as client:
+            return (await client.post(url, content=body, headers=headers)).raise_for_status().headers
     except httpx.HTTPStatusError as e:
         raise StoreUnavailable(f"{who} answered {e.response.status_code}; the sweeper will find the run") from e
     except httpx.HTTPError as e:
