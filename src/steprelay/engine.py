@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from secrets import token_urlsafe
 from typing import Any, TypeVar
 
@@ -82,49 +83,46 @@ class Engine:
         """
         limit, loop = Wall(wall), asyncio.get_running_loop()
         self._warm()
-        claim_id = self._ids()  # one for all tries: a claim whose answer was lost is granted again
-
-        def claim() -> Awaitable[Claimed | Refused]:
-            return self.store.claim(
-                key, claim_id=claim_id, holder=holder, lease=self.lease, carrier=carrier, expect=expect, request=request, new=new
-            )
-
+        claim = partial(
+            self.store.claim, key, holder=holder, lease=self.lease, carrier=carrier, expect=expect, request=request, new=new,
+            claim_id=self._ids(),  # one for all tries: a claim whose answer was lost is granted again
+        )  # fmt: skip
         claimed = await self._insist(claim)
         if isinstance(claimed, Claimed) and not machine.whole(claimed):
             claimed = await self._insist(claim)  # granted again, and loaded anew
+        if isinstance(claimed, Refused):
+            self._watch.refused(claimed)
+            outcome = machine.refused(claimed) if claimed.run else None
+            return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
         taken: tuple[Step, ...] = ()
-        outgoing = False
+        before, outgoing = claimed.steps[-1:], False
+
+        def advanced(outcome: Outcome, run: Run, now: float, refused: str | None = None) -> Advanced:
+            step = (taken or before or (None,))[-1]
+            return Advanced(outcome=outcome, run=run, step=step, now=now, taken=taken, refused=refused, outgoing=outgoing)
+
         while True:
-            if isinstance(claimed, Refused):
-                self._watch.refused(claimed)
-                outcome = machine.refused(claimed) if claimed.run else None
-                return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
             began = loop.time()
             commit = await self._judge(claimed, request, limit, listen)
             spent = loop.time() - began
-            if commit is None:
-                return self._lost(claimed, taken)
             commit = replace(commit, outbox=(*commit.outbox, *children.news(claimed.run, commit)))
             keep = commit.status == "RUNNING" and commit.after == 0 and more is not None and more(spent)
             if keep and commit.step:  # a request id belongs to its last commit
                 commit = replace(commit, step=replace(commit.step, request=None))
             committed, kept = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
-                return self._lost(claimed, taken)
-            self._watch.report("step" if commit.step else "release", claimed, commit, spent, committed.now)
-            run = machine.apply(
-                claimed.run, commit, now=committed.now, unread=committed.inbox, renew=self.lease if kept else None
-            )
-            step = replace(commit.step, committed_at=committed.now) if commit.step else None
-            if step:
-                taken += (step,)
-                self.tell(run, step, listen)
+                self._watch.report("fenced", claimed)
+                return advanced(Busy(until=None, carrier=claimed.run.carrier), claimed.run, claimed.now, "fenced")
+            now = committed.now
+            self._watch.report("step" if commit.step else "release", claimed, commit, spent, now)
+            run = machine.apply(claimed.run, commit, now=now, unread=committed.inbox, renew=self.lease if kept else None)
+            if commit.step:
+                taken += (replace(commit.step, committed_at=now),)
+                self.tell(run, taken[-1], listen)
             outgoing = outgoing or bool(commit.outbox)
             if run.claim_id is None:
-                newest = step or (taken or claimed.steps or (None,))[-1]
-                outcome = machine.outcome(run, committed.now)
-                return Advanced(outcome=outcome, run=run, step=newest, now=committed.now, taken=taken, outgoing=outgoing)
-            claimed = self._renewed(claimed, run, step, committed, commit)
+                return advanced(machine.outcome(run, now), run, now)
+            claimed = _renewed(claimed, run, taken[-1], committed, commit)
 
     def _warm(self) -> None:
         """Let the adapters that have a `warm` import their frameworks while the first claim is on its way."""
@@ -132,8 +130,8 @@ class Engine:
             warming = asyncio.get_running_loop().run_in_executor(None, self._cold.pop())
             warming.add_done_callback(lambda f: f.cancelled() or f.exception())  # the step will say it better
 
-    async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit | None:
-        """From a claim to what shall be committed; None: the claim was lost on the way."""
+    async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit:
+        """From a claim to what shall be committed."""
         try:
             opened = machine.open(claimed, request)
             if isinstance(opened, Commit):
@@ -147,9 +145,8 @@ class Engine:
         agent = self.agents.get(turn.agent)
         if agent is None:
             known = ", ".join(map(repr, self.agents)) or "none"
-            return machine.failed(
-                opened, AgentError(f"this app has no agent {turn.agent!r} (it has: {known})", final=True), claimed.now
-            )
+            error = AgentError(f"this app has no agent {turn.agent!r} (it has: {known})", final=True)
+            return machine.failed(opened, error, claimed.now)
         async with Lease(self.store, claimed.claim, self.lease, wall) as lease:
             context = StepContext(turn, lease, wall, listen)
             began = asyncio.get_running_loop().time()
@@ -164,8 +161,6 @@ class Engine:
                 raise
             overrun = not task.done() and not lease.stop.done()
             await _stopped(task, wall.grace)
-        if lease.stop.done() and lease.stop.result() == "fenced":
-            return None
         now = claimed.now + asyncio.get_running_loop().time() - began
         commit = self._fold(opened, task, lease, now, overrun=overrun)
         blobs = {**commit.blobs, **context.blobs} if commit.step else {}
@@ -173,25 +168,21 @@ class Engine:
 
     def _fold(self, opened: machine.Opened, task: asyncio.Future[Reply], lease: Lease, now: float, *, overrun: bool) -> Commit:
         cancelled = lease.stop.done()
-        error: BaseException | None
-        if not task.done():
-            error = AgentError("the agent did not stop when it was told to")
-        else:
-            error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if cancelled and error is not None:
-            said = (Text(text=lease.said),) if lease.said else ()
-            return machine.fold(opened, Reply(parts=said), said, now, cancelled=True)
-        if overrun and error is not None:
-            error = AgentError("the host's time was up before the step was done")
-        if error is None:
-            try:
-                reply = task.result()
-                return machine.fold(opened, reply, self._watch.seen(opened.claimed.run.adapter, reply), now, cancelled=cancelled)
-            except StepRelayError as e:
-                error = AgentError(str(e), final=True)
-            except Exception as e:  # rubbish where a Reply has a shape: the agent's fault, and no reason to try again
-                error = AgentError(f"the agent's reply cannot be read ({type(e).__name__}: {e})", final=True)
-        return machine.failed(opened, error, now, overrun=overrun)
+        try:
+            reply = task.result()
+        except BaseException as error:  # also InvalidStateError: the agent did not stop when it was told to
+            if cancelled:
+                said = (Text(text=lease.said),) if lease.said else ()
+                return machine.fold(opened, Reply(parts=said), said, now, cancelled=True)
+            late = AgentError("the host's time was up before the step was done")
+            return machine.failed(opened, late if overrun else error, now, overrun=overrun)
+        try:
+            return machine.fold(opened, reply, self._watch.seen(opened.claimed.run.adapter, reply), now, cancelled=cancelled)
+        except StepRelayError as e:
+            refused = AgentError(str(e), final=True)
+        except Exception as e:  # rubbish where a Reply has a shape: the agent's fault, and no reason to try again
+            refused = AgentError(f"the agent's reply cannot be read ({type(e).__name__}: {e})", final=True)
+        return machine.failed(opened, refused, now, overrun=overrun)
 
     async def _commit(self, claimed: Claimed, commit: Commit, renew: float | None) -> tuple[Committed | Fenced, bool]:
         """Commit, and never assume: a lost answer is resolved by the same compare-and-set, then by looking. Answers also
@@ -233,19 +224,13 @@ class Engine:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
 
-    def _renewed(self, old: Claimed, run: Run, step: Step | None, committed: Committed, commit: Commit) -> Claimed:
-        steps = (*old.steps, step) if step else old.steps
-        ledger = {**old.ledger, **commit.ledger} if commit.keep_ledger else {}
-        kept = tuple(s for s in steps if s.index >= run.floor)
-        claim = replace(old.claim, index=run.step)
-        return Claimed(claim=claim, run=run, steps=kept, inbox=committed.inbox, ledger=ledger, now=committed.now)
 
-    def _lost(self, claimed: Claimed, taken: tuple[Step, ...]) -> Advanced:
-        self._watch.report("fenced", claimed)
-        run = claimed.run
-        newest = (taken or claimed.steps or (None,))[-1]
-        busy = Busy(until=None, carrier=run.carrier)
-        return Advanced(outcome=busy, run=run, step=newest, now=claimed.now, taken=taken, refused="fenced")
+def _renewed(old: Claimed, run: Run, step: Step, committed: Committed, commit: Commit) -> Claimed:
+    """The claim after a commit that kept it, as the store would load it."""
+    steps = tuple(s for s in (*old.steps, step) if s.index >= run.floor)
+    ledger = {**old.ledger, **commit.ledger} if commit.keep_ledger else {}
+    claim = replace(old.claim, index=run.step)
+    return Claimed(claim=claim, run=run, steps=steps, inbox=committed.inbox, ledger=ledger, now=committed.now)
 
 
 async def _stopped(task: asyncio.Future[Any], grace: float) -> None:

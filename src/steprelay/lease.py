@@ -1,19 +1,19 @@
 """Keeping one claim alive while its step runs, and knowing when to stop: lease, wall clock, cancel.
 
 A `Lease` is the only writer of `progress`. It sends a sign of life every interval, what has been said at most once a
-second, and ledger entries at once (`flush`) or soon (`note`). It ends the step through `stop`: a future that becomes
-`cancelled` (a person wants it) or `fenced` (somebody else has the run).
+second, and ledger entries at once (`flush`) or soon (`note`). It ends the step through `stop`: a future that is done when a
+person has cancelled the run or somebody else has it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from contextlib import suppress
 
 from .core import codec
 from .core.errors import StoreUnavailable
 from .core.machine import INTERVAL
-from .core.model import Alive, Claim, Fenced, Json, Part, Text, Thought
+from .core.model import Alive, Claim, Json, Part, Text, Thought
 from .ports import Store
 
 TAIL_BYTES = 8_000
@@ -55,7 +55,7 @@ class Lease:
         self.recorded: dict[str, Json] = {}  # all of this attempt
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
-        self.stop: asyncio.Future[Literal["cancelled", "fenced"]] = asyncio.get_running_loop().create_future()
+        self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def __aenter__(self) -> Lease:
         self._beat = asyncio.create_task(self._keep())
@@ -116,7 +116,9 @@ class Lease:
         loop = asyncio.get_running_loop()
         last_tail = loop.time() - TAIL_EVERY
         while not self.stop.done():
-            await _first(self._wake, self._interval)
+            with suppress(TimeoutError):  # `wait_for` of Python 3.11 may swallow a cancellation; this does not
+                async with asyncio.timeout(self._interval):
+                    await self._wake.wait()
             if self._wake.is_set():
                 rest = TAIL_EVERY - (loop.time() - last_tail) if not self._entries else 0.0
                 await asyncio.sleep(max(SOON, min(rest, self._interval)))
@@ -136,21 +138,7 @@ class Lease:
             for key, entry in entries.items():
                 if self._entries.get(key) == entry:
                     del self._entries[key]
-        if isinstance(answer, Fenced):
-            self._end("fenced")
-        elif answer.cancel:
-            self._end("cancelled")
-        return isinstance(answer, Alive) and not answer.cancel
-
-    def _end(self, why: Literal["cancelled", "fenced"]) -> None:
-        if not self.stop.done():
-            self.stop.set_result(why)
-
-
-async def _first(event: asyncio.Event, timeout: float) -> None:
-    """Until the event is set or the time is over. (`wait_for` of Python 3.11 may swallow a cancellation; this does not.)"""
-    try:
-        async with asyncio.timeout(timeout):
-            await event.wait()
-    except TimeoutError:
-        pass
+        ours = isinstance(answer, Alive) and not answer.cancel
+        if not (ours or self.stop.done()):
+            self.stop.set_result(None)
+        return ours

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 
 from .errors import BadInput, SchemaTooNew, StateInvalid
 from .model import (
-    SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value,
-    Wait,
+    SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value, Wait,
 )  # fmt: skip
 from .noun import Noun, required
 
@@ -32,7 +31,7 @@ def dumps(value: Value) -> Json:
     try:
         return _encode(value)
     except (TypeError, ValueError, RecursionError) as e:
-        raise BadInput(f"{_short(value)} is not JSON: {e}. Use str, int, finite float, bool, None, list and dict.") from e
+        raise BadInput(f"{value!r:.80} is not JSON: {e}. Use str, int, finite float, bool, None, list and dict.") from e
 
 
 def loads(text: Json | None) -> Value:
@@ -42,7 +41,7 @@ def loads(text: Json | None) -> Value:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise StateInvalid(f"stored text {_short(text)} is not JSON: {e}") from e
+        raise StateInvalid(f"stored text {text!r:.80} is not JSON: {e}") from e
 
 
 def pack(payload: Noun) -> Json:
@@ -70,22 +69,20 @@ def plain(payload: Noun) -> dict[str, Value]:
 def build(cls: type[T], data: Value) -> T:
     """A payload from a JSON object. Raises StateInvalid when the shape is wrong."""
     if not isinstance(data, dict):
-        raise StateInvalid(f"{cls.__name__}: expected an object, got {_short(data)}")
-    kwargs: dict[str, Any] = {}
-    extra: dict[str, Value] = {}
-    for name, value in data.items():
-        if name not in cls.fields or name == "extra":
-            extra[name] = value
-        elif name in _NESTED and isinstance(value, dict):
-            kwargs[name] = build(_NESTED[name], value)
-        else:
-            kwargs[name] = tuple(value) if name in _TUPLES and isinstance(value, list) else value
-    if extra and "extra" in cls.fields:
-        kwargs["extra"] = extra
+        raise StateInvalid(f"{cls.__name__}: expected an object, got {data!r:.80}")
+    known = {name: _field(name, value) for name, value in data.items() if name in cls.fields and name != "extra"}
+    if "extra" in cls.fields and len(known) < len(data):
+        known["extra"] = {name: value for name, value in data.items() if name not in known}
     try:
-        return cls(**kwargs)
+        return cls(**known)
     except TypeError as e:
         raise StateInvalid(str(e)) from e
+
+
+def _field(name: str, value: Value) -> Any:
+    if name in _NESTED and isinstance(value, dict):
+        return build(_NESTED[name], value)
+    return tuple(value) if name in _TUPLES and isinstance(value, list) else value
 
 
 def part_to(part: Part) -> dict[str, Value]:
@@ -98,7 +95,7 @@ def part_from(data: Value) -> Part:
     try:
         cls = PARTS[data["type"]]
     except (KeyError, TypeError) as e:
-        raise StateInvalid(f"{_short(data)} is no part; types are {', '.join(PARTS)}") from e
+        raise StateInvalid(f"{data!r:.80} is no part; types are {', '.join(PARTS)}") from e
     part: Part = build(cls, {k: v for k, v in data.items() if k != "type"})
     return part
 
@@ -110,9 +107,7 @@ def parts_from(texts: Iterable[Json]) -> tuple[Part, ...]:
 def check_schema(schema: int) -> None:
     """Raises SchemaTooNew when a row was written by a newer release."""
     if schema > SCHEMA:
-        raise SchemaTooNew(
-            f"the run was written with payload schema {schema}, this steprelay reads up to {SCHEMA}: deploy the newer release"
-        )
+        raise SchemaTooNew(f"the run has schema {schema}, this steprelay reads up to {SCHEMA}: deploy the newer release")
 
 
 def limits(text: Json) -> Limits:
@@ -125,8 +120,3 @@ def tally(text: Json) -> Tally:
 
 def wait(text: Json | None) -> Wait | None:
     return None if text is None else unpack(Wait, text)
-
-
-def _short(value: Any, width: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
