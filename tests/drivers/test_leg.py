@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import httpx
@@ -9,8 +10,9 @@ import pytest
 
 from steprelay.app import App
 from steprelay.core.errors import ConfigError
-from steprelay.core.model import Interrupt, Reply, RunKey, Signal
-from steprelay.drivers.leg import ENGINES, Leg, Next
+from steprelay.core.model import Busy, Interrupt, Reply, RunKey, Signal
+from steprelay.drivers.leg import ENGINES, SOONEST, Leg, Next, following
+from steprelay.engine import Advanced
 from steprelay.registry import DRIVERS
 from steprelay.testing.fakes import ScriptedAgent
 
@@ -48,8 +50,8 @@ async def an_app(*script, carrier="temporal"):
 
 async def test_a_try_that_was_answered_already_is_answered_again_and_nothing_runs_twice():
     async with an_app(ON, ON, END) as (_, leg, agent):
-        assert await leg.take("r", "temporal", "a/0") == Next(kind="again", after=0.0)
-        assert await leg.take("r", "temporal", "a/0") == Next(kind="again", after=0.0)
+        assert await leg.take("r", "temporal", "a/0") == Next(kind="again", after=0.0, step=1)
+        assert await leg.take("r", "temporal", "a/0") == Next(kind="again", after=0.0, step=1)
         assert len(agent.turns) == 1
         await leg.take("r", "temporal", "a/1")
         assert await leg.take("r", "temporal", "a/2") == Next(kind="done")
@@ -60,7 +62,7 @@ async def test_a_try_that_was_answered_already_is_answered_again_and_nothing_run
 async def test_a_run_that_waits_for_a_person_waits_for_a_wake():
     question = Reply(then="ask", interrupts=(Interrupt(id="q", kind="question", prompt="Well?"),))
     async with an_app(question, END) as (app, leg, _):
-        assert await leg.take("r", "temporal", "a/0") == Next(kind="waiting")
+        assert await leg.take("r", "temporal", "a/0") == Next(kind="waiting", step=1)
         await app.store.signal(
             RunKey("default", "r"),
             Signal(kind="answer", body='{"id":"q","status":"resolved","payload":"Yes"}', request_id="answer:q"),
@@ -89,6 +91,56 @@ async def test_while_somebody_else_takes_a_step_the_engine_looks_again_when_that
         assert told.kind == "busy"
         assert 14 < told.after <= 15
         assert not agent.turns
+
+
+async def test_who_expects_a_step_that_was_taken_without_it_is_done():
+    async with an_app(ON, ON, ON) as (_, leg, agent):
+        assert (await leg.take("r", "temporal", "a/0", expect=0)).step == 1
+        assert (await leg.take("r", "temporal", "b/0")).step == 2
+        assert await leg.take("r", "temporal", "a/1", expect=1) == Next(kind="done")
+        assert (await leg.take("r", "temporal", "a/0", expect=0)).kind == "again", "a lost answer is not a lost race"
+        assert len(agent.turns) == 2
+
+
+async def test_steps_that_are_quick_go_together_under_the_id_of_the_last():
+    async with an_app(ON, ON, END) as (app, leg, agent):
+        assert await leg.take("r", "temporal", "a/0", span=5.0) == Next(kind="done")
+        assert await leg.take("r", "temporal", "a/0", span=5.0) == Next(kind="done")
+        steps = await app.store.read(RunKey("default", "r"), "steps")
+        assert [s.request and s.request.id for s in steps] == [None, None, "a/0"]
+        assert len(agent.turns) == 3
+
+
+async def test_a_step_that_is_slow_goes_alone_and_a_span_cuts_none_short():
+    async def slow(turn, ctx):
+        await asyncio.sleep(0.2)
+        return ON
+
+    async with an_app(slow) as (_, leg, agent):
+        assert await leg.take("r", "temporal", "a/0", span=0.1) == Next(kind="again", after=0.0, step=1)
+        assert len(agent.turns) == 1
+
+
+async def test_a_cancel_of_the_engine_is_durable_and_is_nothing_to_a_run_that_is_anothers():
+    async with an_app(ON, carrier="background") as (app, leg, _):
+        await leg.cancel("r", "temporal", "c")
+        await leg.cancel("nobody", "temporal", "c")
+        run = await the_run(app)
+        assert (await app.engine.advance(run.key, carrier="background")).run.status == "RUNNING"
+        await app.store.signal(run.key, Signal(kind="carry", carrier="temporal"))
+        await leg.cancel("r", "temporal", "c")
+        assert await leg.take("r", "temporal", "a/0") == Next(kind="done")
+        assert (await the_run(app)).status == "CANCELLED"
+
+
+async def test_who_lost_its_claim_looks_again_at_once_to_hear_who_has_the_run():
+    async with an_app(ON) as (app, _leg, _agent):
+        busy = Advanced(outcome=Busy(until=None, carrier="temporal"), run=await the_run(app), step=None, now=0.0)
+        assert following(busy, "temporal") == Next(kind="busy", after=SOONEST, step=0)
+
+
+async def the_run(app):
+    return (await app.store.read(RunKey("default", "r"), "run"))[0]
 
 
 def test_every_registered_engine_is_a_carrier_by_name():

@@ -25,10 +25,12 @@ SOONEST = 0.05
 
 class Next(Noun):
     """What an engine does after a step: `again` in `after` seconds; `waiting` for a wake (at most `after` seconds, None = for
-    one alone); `busy`: somebody else takes a step now, look again; `done`: the round is over, or the run is another's."""
+    one alone); `busy`: somebody else takes a step now, look again; `done`: the round is over, or the run is another's, or it
+    is not at the step that was expected. `step`: the one that is due then; with `done` there is none."""
 
     kind: Literal["done", "again", "waiting", "busy"]
     after: float | None = None
+    step: int | None = None
 
     def plain(self) -> dict[str, Any]:
         """For an engine's journal."""
@@ -41,13 +43,17 @@ class Leg:
     def __init__(self, loop: Loop, deliver: Callable[[RunKey], Awaitable[object]], tenant: str = "default") -> None:
         self._loop, self._deliver, self.tenant = loop, deliver, tenant
 
-    async def take(self, run: str, carrier: str, request: str, *, wall: float | None = None) -> Next:
-        """One step of a run; `request`: the engine's id for this step, the same at every try. `wall`: seconds it may last.
+    async def take(
+        self, run: str, carrier: str, request: str, *, wall: float | None = None, span: float = 0.0, expect: int | None = None
+    ) -> Next:
+        """One step of a run; `request`: the engine's id for this step, the same at every try. `wall`: seconds it may last;
+        `span`: seconds in which further steps may begin, should they be quick: then the id is that of the last. `expect`: the
+        step it has to be, for an engine that may come to a run from two sides.
 
         Raises StoreUnavailable: the engine tries again.
         """
-        key = RunKey(self.tenant, run)
-        advanced = await self._loop.pulse(key, carrier=carrier, wall=wall, request=Request(id=request, hash=carrier))
+        key, id = RunKey(self.tenant, run), Request(id=request, hash=carrier)
+        advanced = await self._loop.pulse(key, carrier=carrier, wall=wall, expect=expect, request=id, span=span)
         if advanced.outgoing:
             await self._deliver(key)
         return following(advanced, carrier)
@@ -63,15 +69,15 @@ class Leg:
 def following(advanced: Advanced, carrier: str) -> Next:
     """What comes next for a carrier. One that the run no longer belongs to is done with it."""
     run, outcome, now = advanced.run, advanced.outcome, advanced.now
-    if run is None or run.ended or run.carrier not in (carrier, "any"):
+    if run is None or run.ended or run.carrier not in (carrier, "any") or advanced.refused == "index":
         return Next(kind="done")
     match outcome:
         case Again(after=after):
-            return Next(kind="again", after=after)
+            return Next(kind="again", after=after, step=run.step)
         case Waiting(until=until):
-            return Next(kind="waiting", after=None if until is None else max(SOONEST, until - now))
-        case Busy(until=until):
-            return Next(kind="busy", after=max(SOONEST, until - now if until else 0.0))  # not known: the next look tells
+            return Next(kind="waiting", after=None if until is None else max(SOONEST, until - now), step=run.step)
+        case Busy(until=until):  # not known until when: the next look tells
+            return Next(kind="busy", after=max(SOONEST, until - now if until else 0.0), step=run.step)
         case _:
             return Next(kind="done")
 

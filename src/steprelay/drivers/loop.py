@@ -69,10 +69,12 @@ class Loop:
     async def pulse(
         self, key: RunKey, *, carrier: str, wall: float | None = None, expect: int | None = None,
         request: Request | None = None, new: New | None = None, listen: Listen | None = None, fit: bool = False,
+        span: float = 0.0,
     ) -> Advanced:  # fmt: skip
-        """One step; with `fit` as many as fit into the wall. See Engine.advance."""
+        """One step; with `fit` as many as fit into the wall, with `span` as many as fit into so many seconds, which cut no
+        step short. See Engine.advance."""
         pace = Pace(self.wall if wall is None else wall)
-        more = self._more(pace, key) if fit else None
+        more = self._more(pace if fit else Pace(span), key) if fit or span else None
         return await self.engine.advance(
             key, carrier=carrier, holder=self.holder, wall=pace.left, expect=expect, request=request, new=new,
             listen=listen, more=more,

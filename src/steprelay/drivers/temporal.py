@@ -33,6 +33,8 @@ from .temporal_relay import Relay
 
 BEAT = 3.0
 """Seconds between heartbeats: their answers bring a cancel."""
+SPAN = 1.0
+"""Seconds in which one activity may begin further steps: an activity costs Temporal some 20 ms, as much as many a step."""
 PATIENCE = 10.0
 """Seconds that the server may take to answer a wake."""
 _log = logging.getLogger("steprelay")
@@ -107,7 +109,7 @@ class Temporal(Orchestrator):
     @activity.defn(name="steprelay.advance")
     async def _advance(self, key: dict[str, str]) -> dict[str, Any]:
         """One step. The activity's id in its workflow is the request id, the same at every attempt."""
-        step = asyncio.ensure_future(self._leg.take(self._ours(key), self.name, _request()))
+        step = asyncio.ensure_future(self._leg.take(self._ours(key), self.name, _request(), span=SPAN))
         beating = asyncio.ensure_future(_beat())
         try:
             await asyncio.wait({step})
