@@ -11,13 +11,13 @@ import asyncio
 import inspect
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Literal
 
 from .core import codec
 from .core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError, Transient
 from .core.model import Effect, Interrupt, Json, Live, Part, Turn, Value
 from .lease import Lease, Wall
 from .ports import Unknown
+from .questions import Questions
 from .watch import Listen
 
 
@@ -27,8 +27,8 @@ class StepContext:
     def __init__(self, turn: Turn, lease: Lease, wall: Wall, listen: Listen | None) -> None:
         self._turn, self._lease, self._wall, self._listen = turn, lease, wall, listen
         self._entries: dict[str, Value] = dict(turn.ledger)
+        self._people = Questions(turn.inbox)
         self._emitted = 0
-        self.interrupts: Sequence[Interrupt] = ()
         self.blobs: dict[str, str] = {}
 
     def emit(self, part: Part) -> None:
@@ -36,6 +36,10 @@ class StepContext:
         if self._listen is not None:
             self._listen(Live(step=self._turn.step, attempt=self._turn.attempt, index=self._emitted, part=part))
         self._emitted += 1
+
+    @property
+    def interrupts(self) -> Sequence[Interrupt]:
+        return self._people.asked
 
     @property
     def cancelled(self) -> bool:
@@ -54,8 +58,8 @@ class StepContext:
     ) -> Value:  # fmt: skip
         full = self._full(key)
         entry = self._entries.get(full, {})
-        if not entry and effect == "needs_approval":
-            entry = self._approval(full, key, ask)
+        if not entry and effect == "needs_approval" and (denial := self._people.denial(full, key, ask)) is not None:
+            entry = self._record(full, {"denied": denial})
         if "value" in entry or "error" in entry or "denied" in entry:
             return self._told(full, entry)
         guarded = effect in ("once", "needs_approval")
@@ -63,9 +67,7 @@ class StepContext:
             return await self._unknown(full, key, unknown)
         if guarded:
             await self._announce(full, key)
-        entry = await self._run(full, key, fn, timeout, keep)
-        self._record(full, entry)
-        return self._told(full, entry)
+        return self._told(full, self._record(full, await self._run(full, key, fn, timeout, keep)))
 
     def blob(self, key: str) -> str | None:
         return name if (name := self._full(key)) in self.blobs else None
@@ -84,14 +86,15 @@ class StepContext:
         if not ours:
             raise Paused(f"{key}: this step is over")  # cancelled or taken by somebody else: the engine knows which
 
-    def _record(self, full: str, entry: Value) -> None:
+    def _record(self, full: str, entry: Value) -> Value:
         self._entries[full] = entry
         self._lease.note(full, codec.dumps(entry))
+        return entry
 
     async def _run(self, full: str, key: str, fn: Callable[[], Value], timeout: float | None, keep: bool) -> Value:
         try:
             async with asyncio.timeout(timeout):
-                value = fn() if inspect.iscoroutinefunction(_unwrap(fn)) else await asyncio.to_thread(fn)
+                value = fn() if inspect.iscoroutinefunction(fn) else await asyncio.to_thread(fn)
                 if inspect.isawaitable(value):
                     value = await value
         except TimeoutError:
@@ -119,14 +122,6 @@ class StepContext:
         cut = f"{shown[:limit]}… [cut: {min(limit, len(shown))} of {len(shown)} characters shown{whole}]"
         return {"value": cut, **({"whole": text} if keep else {})}
 
-    def _approval(self, full: str, key: str, ask: Value) -> Value:
-        """The person's answer, as an entry: empty for yes. Asks if there is none."""
-        body = self._answer(full, "approval", ask if isinstance(ask, str) else f"May {key} run?", ask)
-        entry = {} if _approved(body) else {"denied": _reason(body)}
-        if entry:
-            self._record(full, entry)
-        return entry
-
     async def _unknown(self, full: str, key: str, policy: Unknown) -> Value:
         if policy == "tell_model":
             what = f"{key} was started by an attempt that died; whether it took effect is unknown"
@@ -135,17 +130,9 @@ class StepContext:
             value = await policy()
         else:
             prompt = f"{key} was started and cut off. What came of it? Your answer is taken as its result."
-            value = self._answer(f"{full}?", "question", prompt).get("payload")
+            value = self._people.answer(f"{full}?", "question", prompt).get("payload")
         self._record(full, {"value": value})
         return value
-
-    def _answer(self, id: str, kind: Literal["question", "approval"], prompt: str, payload: Value = None) -> Value:
-        """What a person said to this; asks and raises Paused if nobody has said anything."""
-        for message in self._turn.inbox:
-            if message.id == id:
-                return message.body
-        self.interrupts = (*self.interrupts, Interrupt(id=id, kind=kind, prompt=prompt, payload=payload))
-        raise Paused(f"a person is asked: {prompt}")
 
     def _told(self, full: str, entry: Value) -> Value:
         if "error" in entry:
@@ -155,21 +142,3 @@ class StepContext:
         if "whole" in entry:
             self.blobs[full] = entry["whole"]
         return entry["value"]
-
-
-def _approved(body: Value) -> bool:
-    payload = body.get("payload")
-    yes = payload.get("approved", payload.get("approve", False)) if isinstance(payload, dict) else payload
-    return body.get("status", "resolved") == "resolved" and yes is True
-
-
-def _reason(body: Value) -> str:
-    payload = body.get("payload")
-    reason = payload.get("reason") if isinstance(payload, dict) else None
-    return str(reason or "a person refused this call")
-
-
-def _unwrap(fn: Callable[[], Value]) -> Callable[[], Value]:
-    while hasattr(fn, "func"):  # functools.partial
-        fn = fn.func
-    return fn
