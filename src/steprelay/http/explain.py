@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..core import codec
-from ..core.model import Part, Run, Step
+from ..core.model import Part, Run, Step, Wait
 from . import wire
 
 
@@ -41,6 +41,8 @@ def _why(run: Run, view: wire.Object, now: float) -> tuple[str, str, float | Non
     wait = codec.wait(run.wait)
     if run.due_at is not None and run.due_at <= now:
         return _due(run, now)
+    if wait is not None and (words := _no_room(run, wait, now)):
+        return wait.reason, words, run.due_at
     if run.status == "AWAITING_INPUT":
         asked = "; ".join(f"{i['prompt'] or i['kind']!r}" for i in view["interrupts"]) or "an answer"
         end = f" After {wire.time(run.due_at)} it is cancelled as expired." if run.due_at is not None else ""
@@ -56,6 +58,19 @@ def _why(run: Run, view: wire.Object, now: float) -> tuple[str, str, float | Non
         last = f" Last error: {error['message']}" if error else ""
         return "backoff", f"Step {run.step} did not work out ({reason}); it is tried again{when}.{last}", run.due_at
     return "timer", f"It waits for a {reason}; the next step is due{when}.", run.due_at
+
+
+def _no_room(run: Run, wait: Wait, now: float) -> str | None:
+    """What keeps a run from going on that could: others are at work (see drivers/gate.py)."""
+    shown, when = wait.extra, span((run.due_at or now) - now)
+    match wait.reason:
+        case "concurrency":
+            line = f", {shown['ahead']} in line before it" if shown.get("ahead") else ""
+            return f"It waits for a slot of {shown['key']!r}: all {shown['limit']} are taken{line}. It is tried again in {when}."
+        case "provider_pause":
+            return f"{shown['provider']} has refused another run for now (429), so it is left alone. Tried again in {when}."
+        case _:
+            return None
 
 
 def _ending(run: Run, view: wire.Object) -> str:

@@ -335,7 +335,7 @@ class Explanation(_Out):
 
     session_id: str
     words: str
-    why: Literal["held", "due", "carrier", "timer", "backoff", "external", "input", "ended"]
+    why: Literal["held", "due", "carrier", "concurrency", "provider_pause", "timer", "backoff", "external", "input", "ended"]
     status: Status
     stop_reason: str | None
     holder: str | None
