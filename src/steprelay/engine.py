@@ -17,11 +17,11 @@ Nothing is held open between claim and commit; whatever dies in between costs on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from secrets import token_urlsafe
-from typing import Any, TypeVar
+from typing import Any
 
 from . import children
 from .core import machine
@@ -30,13 +30,12 @@ from .core.model import (
     Busy, Claim, Claimed, Commit, Committed, Fenced, New, Outcome, Refused, Reply, Request, Run, RunKey,
     Step, Text,
 )  # fmt: skip
-from .lease import Lease, Wall
+from .lease import Lease, Wall, insist
 from .core.noun import Noun, replace
 from .ledger import StepContext
 from .ports import Agent, Store
 from .watch import Listen, Observer, View, Watch
 
-T = TypeVar("T")
 FOREVER = 10 * 365 * 86_400.0
 
 
@@ -87,9 +86,9 @@ class Engine:
             self.store.claim, key, holder=holder, lease=self.lease, carrier=carrier, expect=expect, request=request, new=new,
             claim_id=self._ids(),  # one for all tries: a claim whose answer was lost is granted again
         )  # fmt: skip
-        claimed = await self._insist(claim)
+        claimed = await insist(claim, self.lease)
         if isinstance(claimed, Claimed) and not machine.whole(claimed):
-            claimed = await self._insist(claim)  # granted again, and loaded anew
+            claimed = await insist(claim, self.lease)  # granted again, and loaded anew
         if isinstance(claimed, Refused):
             self._watch.refused(claimed)
             outcome = machine.refused(claimed) if claimed.run else None
@@ -155,7 +154,7 @@ class Engine:
                 await asyncio.wait({task, lease.stop}, timeout=wall.left, return_when=asyncio.FIRST_COMPLETED)
             except asyncio.CancelledError:  # this process is asked to end: hand the run back, whole
                 await _stopped(task, wall.grace)
-                back = replace(machine.untouched(claimed, after=0.0), ledger=lease.unsent())
+                back = replace(machine.untouched(claimed, after=0.0), ledger=dict(lease.unsent))
                 with suppress(StoreUnavailable):
                     await asyncio.shield(self._commit(claimed, back, None))
                 raise
@@ -164,7 +163,7 @@ class Engine:
         now = claimed.now + asyncio.get_running_loop().time() - began
         commit = self._fold(opened, task, lease, now, overrun=overrun)
         blobs = {**commit.blobs, **context.blobs} if commit.step else {}
-        return replace(commit, blobs=blobs, ledger=lease.recorded if commit.keep_ledger else lease.unsent())
+        return replace(commit, blobs=blobs, ledger=lease.recorded if commit.keep_ledger else dict(lease.unsent))
 
     def _fold(self, opened: machine.Opened, task: asyncio.Future[Reply], lease: Lease, now: float, *, overrun: bool) -> Commit:
         cancelled = lease.stop.done()
@@ -188,7 +187,7 @@ class Engine:
         """Commit, and never assume: a lost answer is resolved by the same compare-and-set, then by looking. Answers also
         whether the claim is kept: not after a lost answer (the inbox went with it), nor when the run was handed over."""
         claim = claimed.claim
-        committed = await self._insist(lambda: self.store.commit(claim, commit, renew=renew))
+        committed = await insist(lambda: self.store.commit(claim, commit, renew=renew), self.lease)
         sure = isinstance(committed, Committed)
         if isinstance(committed, Fenced) and (at := await self._ours(claim, commit)) is not None:
             committed = Committed(now=at)
@@ -198,31 +197,18 @@ class Engine:
         if sure and carrier in (claim.carrier, "any"):
             return committed, True
         idle = Commit(status=commit.status, after=0.0, tally=commit.tally, inbox_read=commit.inbox_read, attempts=0)
-        await self._insist(lambda: self.store.commit(replace(claim, index=claim.index + 1), idle))
+        await insist(lambda: self.store.commit(replace(claim, index=claim.index + 1), idle), self.lease)
         return committed, False
 
     async def _ours(self, claim: Claim, commit: Commit) -> float | None:
         """When a commit that came back fenced was made by an earlier try whose answer was lost; None: it never was."""
         if commit.step is None:
-            runs = await self._insist(lambda: self.store.read(claim.key, "run"))
+            runs = await insist(lambda: self.store.read(claim.key, "run"), self.lease)
             ours = [r.updated_at for r in runs if (r.step, r.fence, r.claim_id) == (claim.index, claim.fence, None)]
         else:
-            steps = await self._insist(lambda: self.store.read(claim.key, "steps", after=claim.index - 1, limit=1))
+            steps = await insist(lambda: self.store.read(claim.key, "steps", after=claim.index - 1, limit=1), self.lease)
             ours = [s.committed_at for s in steps if (s.index, s.claim_id) == (claim.index, claim.claim_id)]
         return ours[0] if ours else None
-
-    async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a verb while the store is away, for most of a lease. Every verb is safe to repeat."""
-        loop = asyncio.get_running_loop()
-        until, delay = loop.time() + self.lease * 0.8, 0.05
-        while True:
-            try:
-                return await verb()
-            except StoreUnavailable:
-                if loop.time() + delay > until:
-                    raise
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
 
 
 def _renewed(old: Claimed, run: Run, step: Step, committed: Committed, commit: Commit) -> Claimed:

@@ -8,7 +8,9 @@ person has cancelled the run or somebody else has it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from .core import codec
 from .core.errors import StoreUnavailable
@@ -16,6 +18,7 @@ from .core.machine import INTERVAL
 from .core.model import Alive, Claim, Json, Part, Text, Thought
 from .ports import Store
 
+T = TypeVar("T")
 TAIL_BYTES = 8_000
 SOON = 0.1
 """Seconds a noted ledger entry may wait for company."""
@@ -51,7 +54,7 @@ class Lease:
         self._store, self._claim, self._span, self._wall = store, claim, span, wall
         self._interval = min(INTERVAL, span / 3)
         self._said: dict[str | None, list[str]] = {}
-        self._entries: dict[str, Json] = {}  # not in the store yet
+        self.unsent: dict[str, Json] = {}  # not in the store yet
         self.recorded: dict[str, Json] = {}  # all of this attempt
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
@@ -66,10 +69,6 @@ class Lease:
         await asyncio.wait({self._beat})
 
     @property
-    def cancelled(self) -> bool:
-        return self.stop.done()
-
-    @property
     def said(self) -> str:
         """The words of this attempt so far."""
         return "\n".join("".join(pieces) for pieces in self._said.values())
@@ -82,34 +81,20 @@ class Lease:
 
     def note(self, key: str, entry: Json) -> None:
         """Record a ledger entry with the next sign of life, at the latest in a moment."""
-        self._entries[key] = self.recorded[key] = entry
+        self.unsent[key] = self.recorded[key] = entry
         self._wake.set()
 
     async def flush(self, key: str, entry: Json) -> bool:
         """Record a ledger entry now; False when the step is over: the run is cancelled or no longer ours.
 
-        Repeated while the store is away, for most of a lease; then raises StoreUnavailable. When it fails or is cut off,
-        what the entry announced has not happened, and that is noted.
+        Repeated while the store is away, for most of a lease; then raises StoreUnavailable.
         """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._span * 0.8
-        self._entries[key] = self.recorded[key] = entry
-        try:
-            while not (self.stop.done() or self._beat.done()):
-                try:
-                    return await self._send()
-                except StoreUnavailable:
-                    if loop.time() > until:
-                        raise
-                    await asyncio.sleep(SOON)
-            return False
-        except BaseException:
-            self.note(key, codec.dumps({}))
-            raise
 
-    def unsent(self) -> dict[str, Json]:
-        """Ledger entries that go with the commit instead."""
-        return dict(self._entries)
+        async def send() -> bool:
+            return not (self.stop.done() or self._beat.done()) and await self._send()
+
+        self.unsent[key] = self.recorded[key] = entry
+        return await insist(send, self._span)
 
     async def _keep(self) -> None:
         """Beat until the step is over. A store that is away for a while costs nothing but the reserve in the lease."""
@@ -120,7 +105,7 @@ class Lease:
                 async with asyncio.timeout(self._interval):
                     await self._wake.wait()
             if self._wake.is_set():
-                rest = TAIL_EVERY - (loop.time() - last_tail) if not self._entries else 0.0
+                rest = TAIL_EVERY - (loop.time() - last_tail) if not self.unsent else 0.0
                 await asyncio.sleep(max(SOON, min(rest, self._interval)))
                 last_tail = loop.time()
             self._wake.clear()
@@ -132,13 +117,27 @@ class Lease:
 
     async def _send(self) -> bool:
         async with self._sending:
-            entries = dict(self._entries)
+            entries = dict(self.unsent)
             tail = codec.dumps({"text": self.said[-TAIL_BYTES:], "left": round(self._wall.left, 3)})
             answer = await self._store.progress(self._claim, lease=self._span, tail=tail, ledger=entries)
             for key, entry in entries.items():
-                if self._entries.get(key) == entry:
-                    del self._entries[key]
+                if self.unsent.get(key) == entry:
+                    del self.unsent[key]
         ours = isinstance(answer, Alive) and not answer.cancel
         if not (ours or self.stop.done()):
             self.stop.set_result(None)
         return ours
+
+
+async def insist(verb: Callable[[], Awaitable[T]], lease: float) -> T:
+    """Repeat a verb while the store is away, for most of a lease. Every verb is safe to repeat."""
+    loop = asyncio.get_running_loop()
+    until, delay = loop.time() + lease * 0.8, 0.05
+    while True:
+        try:
+            return await verb()
+        except StoreUnavailable:
+            if loop.time() + delay > until:
+                raise
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 2.0)

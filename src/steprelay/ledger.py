@@ -7,15 +7,14 @@ runs; every other entry travels with the next sign of life or the commit.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from .core import codec
-from .core.errors import AgentError, BadInput, Denied, OutcomeUnknown, Paused, ToolError, Transient
-from .core.model import Effect, Interrupt, Json, Live, Part, Turn, Value
+from .core.errors import Denied, OutcomeUnknown, Paused, ToolError, Transient
+from .core.model import Effect, Interrupt, Live, Part, Turn, Value
 from .lease import Lease, Wall
+from .outcomes import outcome
 from .ports import Unknown
 from .questions import Questions
 from .watch import Listen
@@ -43,7 +42,7 @@ class StepContext:
 
     @property
     def cancelled(self) -> bool:
-        return self._lease.cancelled
+        return self._lease.stop.done()
 
     def remaining(self) -> float:
         return self._wall.left
@@ -67,7 +66,12 @@ class StepContext:
             return await self._unknown(full, key, unknown)
         if guarded:
             await self._announce(full, key)
-        return self._told(full, self._record(full, await self._run(full, key, fn, timeout, keep)))
+        try:
+            entry = await outcome(key, fn, timeout, self._turn.limits.result_bytes, full if keep else None)
+        except Transient:
+            self._record(full, {})  # it did not happen: the next attempt may run it
+            raise
+        return self._told(full, self._record(full, entry))
 
     def blob(self, key: str) -> str | None:
         return name if (name := self._full(key)) in self.blobs else None
@@ -81,7 +85,7 @@ class StepContext:
         try:
             ours = await self._lease.flush(full, codec.dumps(mark))
         except BaseException:
-            self._entries[full] = {}
+            self._record(full, {})  # nothing has begun
             raise
         if not ours:
             raise Paused(f"{key}: this step is over")  # cancelled or taken by somebody else: the engine knows which
@@ -90,37 +94,6 @@ class StepContext:
         self._entries[full] = entry
         self._lease.note(full, codec.dumps(entry))
         return entry
-
-    async def _run(self, full: str, key: str, fn: Callable[[], Value], timeout: float | None, keep: bool) -> Value:
-        try:
-            async with asyncio.timeout(timeout):
-                value = fn() if inspect.iscoroutinefunction(fn) else await asyncio.to_thread(fn)
-                if inspect.isawaitable(value):
-                    value = await value
-        except TimeoutError:
-            return {"error": f"{key} did not answer in time" + (f" ({timeout:g} s)" if timeout else "")}
-        except Transient:
-            self._record(full, {})  # it did not happen: the next attempt may run it
-            raise
-        except (AgentError, Paused):
-            raise
-        except Exception as e:
-            return {"error": str(e) if isinstance(e, ToolError) else f"{type(e).__name__}: {e}"}
-        try:
-            text = codec.dumps(value)
-        except BadInput as e:
-            return {"error": f"{key} answered something that cannot be kept: {e}"}
-        return self._cut(full, value, text, keep)
-
-    def _cut(self, full: str, value: Value, text: Json, keep: bool) -> Value:
-        """The entry of a result. A whole that is kept stands in it, so that it outlives this attempt as its cut does."""
-        limit = self._turn.limits.result_bytes
-        if len(text) <= limit:
-            return {"value": value}
-        shown = value if isinstance(value, str) else text
-        whole = f"; the whole is blob {full!r}" if keep else ""
-        cut = f"{shown[:limit]}… [cut: {min(limit, len(shown))} of {len(shown)} characters shown{whole}]"
-        return {"value": cut, **({"whole": text} if keep else {})}
 
     async def _unknown(self, full: str, key: str, policy: Unknown) -> Value:
         if policy == "tell_model":
@@ -131,8 +104,7 @@ class StepContext:
         else:
             prompt = f"{key} was started and cut off. What came of it? Your answer is taken as its result."
             value = self._people.answer(f"{full}?", "question", prompt).get("payload")
-        self._record(full, {"value": value})
-        return value
+        return self._told(full, self._record(full, {"value": value}))
 
     def _told(self, full: str, entry: Value) -> Value:
         if "error" in entry:

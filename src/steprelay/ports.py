@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -18,7 +17,6 @@ class Store(Protocol):
     """Eight verbs, each atomic and one round trip where the store can. The store's own clock decides; only tests pass
     `now`. Payloads are opaque strings. Every verb raises StoreUnavailable when its answer is not known."""
 
-    @abstractmethod
     async def claim(
         self, key: RunKey, *, claim_id: str, holder: str, lease: float, carrier: str | None,
         expect: int | None = None, request: Request | None = None, new: New | None = None, now: float | None = None,
@@ -32,36 +30,30 @@ class Store(Protocol):
         attempts. `carrier=None` passes the carriage guard and leaves the carrier as it is.
         """
 
-    @abstractmethod
     async def commit(
         self, claim: Claim, commit: Commit, *, renew: float | None = None, now: float | None = None
     ) -> Committed | Fenced:  # fmt: skip
         """Make a step true, or release the claim, if index, fence and claim id still are the run's; see machine.apply.
         `renew` keeps the claim for the next index for that many seconds, unless the run has ended."""
 
-    @abstractmethod
     async def progress(
         self, claim: Claim, *, lease: float, tail: Json | None = None, ledger: Mapping[str, Json] | None = None,
         now: float | None = None,
     ) -> Alive | Fenced:  # fmt: skip
         """A sign of life: extends the lease, overwrites the tail (None = keep), adds or replaces ledger entries."""
 
-    @abstractmethod
     async def signal(self, key: RunKey, signal: Signal, *, now: float | None = None) -> Signalled | None:
         """Append to the inbox; None if there is no such run. A known request id appends nothing. Carriage takes effect at
         once; the run is due now unless held or ended; `reopens` clears `ended` and makes it due."""
 
-    @abstractmethod
     async def due(self, carriers: Sequence[str] | None, limit: int, *, now: float | None = None) -> list[Due]:
         """Runs that one of these carriers (None = any) could claim now, longest due first, and undelivered outboxes."""
 
-    @abstractmethod
     async def ack(
         self, key: RunKey, delivered: Sequence[int], retry_after: float | None = None, *, now: float | None = None
     ) -> None:  # fmt: skip
         """Mark outbox rows as delivered, or, with `retry_after`, count a try and make them due again that much later."""
 
-    @abstractmethod
     async def read(self, where: Any, view: Any, **options: Any) -> list[Any]:
         """For people and pages; nothing is decided from it. A missing run or blob is the empty list.
 
@@ -74,48 +66,38 @@ class Store(Protocol):
         blob    RunKey  name               its text
         """
 
-    @abstractmethod
     async def prune(self, before: float, filter: Filter, *, now: float | None = None) -> int:
         """Empty runs that ended and were not touched since `before`: their rows go but the run's own, marked `pruned`.
         Of all others go the steps below the floor that were committed before it (never the newest) and the delivered outbox
         rows. A run with undelivered ones is no candidate. Answers how many runs were emptied."""
 
-    @abstractmethod
     async def get(self, name: str, *, now: float | None = None) -> str | None:
         """A small value with a time to live: counters, webhook ids, slots; everything that is not a run."""
 
-    @abstractmethod
     async def put_if(self, name: str, value: str, *, ttl: float, expect: str | None, now: float | None = None) -> bool:
         """Set it if it is `expect` (None = absent or expired)."""
 
-    @abstractmethod
     async def incr(self, name: str, by: float, *, ttl: float, now: float | None = None) -> float:
         """Add to a number; the time to live counts from its first use."""
 
-    @abstractmethod
     async def scan(self, prefix: str, *, now: float | None = None) -> dict[str, str]:
         """All live values under a prefix."""
 
-    @abstractmethod
     async def migrate(self) -> list[str]:
         """Bring the schema up to date; safe twice and at once. Answers the names of what was applied."""
 
-    @abstractmethod
     async def check(self) -> str:
         """One line about the store (kind, version, schema). Raises StoreUnavailable or ConfigError with the remedy."""
 
-    @abstractmethod
     async def close(self) -> None: ...
 
 
 class Context(Protocol):
     """What an agent may do while its step runs."""
 
-    @abstractmethod
     def emit(self, part: Part) -> None:
         """Show something live. Nothing emitted is kept by that alone: what shall stay goes into the reply."""
 
-    @abstractmethod
     async def call(
         self, key: str, fn: Callable[[], Any], *, effect: Effect = "once", timeout: float | None = None,
         unknown: Unknown = "tell_model", ask: Value = None, keep: bool = False,
@@ -128,25 +110,20 @@ class Context(Protocol):
         Paused when a person has to be asked first (the questions are in `interrupts`).
         """
 
-    @abstractmethod
     def blob(self, key: str) -> str | None:
         """The blob that keeps the whole result of the call `key` of this step; None when nothing was cut, or kept."""
 
     @property
-    @abstractmethod
     def interrupts(self) -> Sequence[Interrupt]:
         """What calls of this step have to ask a person."""
 
-    @abstractmethod
     def idempotency_key(self, key: str) -> str:
         """A key for the outside world, the same at every attempt of this call."""
 
-    @abstractmethod
     def remaining(self) -> float:
         """Seconds until the host's wall, less a margin to commit in."""
 
     @property
-    @abstractmethod
     def cancelled(self) -> bool: ...
 
 
@@ -157,17 +134,14 @@ class Agent(Protocol):
     granularity: str
     """What one step is: `op` (a model request, or the tools of one response), `superstep`, `turn`, `step`."""
 
-    @abstractmethod
     async def step(self, turn: Turn, ctx: Context) -> Reply:
         """Take exactly one step. Raise Transient for what may work later, AgentError(final=True) for what never will."""
 
     @staticmethod
-    @abstractmethod
     def view(message: Value) -> Iterable[Part]:
         """One stored message as parts; pure, and without importing the framework."""
 
     @staticmethod
-    @abstractmethod
     def seed(messages: Sequence[Value]) -> list[Value]:
         """Messages a caller brings (`{role, content}`), as this adapter stores them. Raises BadInput."""
 
@@ -175,7 +149,6 @@ class Agent(Protocol):
 class Waker(Protocol):
     """A way to have a run carried by another process."""
 
-    @abstractmethod
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
         """Ask for the run to be carried on. A hint: losing it costs time, never the run. Raises StoreUnavailable's kin only
         when nothing was sent."""

@@ -15,7 +15,7 @@ from .errors import BadInput, SchemaTooNew, StateInvalid
 from .model import (
     SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value, Wait,
 )  # fmt: skip
-from .noun import Noun, required
+from .noun import Noun
 
 T = TypeVar("T", bound=Noun)
 PARTS: dict[str, type[Any]] = {c.type: c for c in (Text, Thought, Call, Result, State, Interrupt, Usage, End)}
@@ -61,7 +61,7 @@ def plain(payload: Noun) -> dict[str, Value]:
         value = getattr(payload, name)
         if name == "extra":
             out |= value
-        elif required(default) or value != default:
+        elif default is ... or value != default:
             out[name] = plain(value) if isinstance(value, Noun) else value
     return out
 

@@ -87,7 +87,6 @@ class Opened(Noun):
             messages=tuple(codec.loads(m) for s in claimed.steps for m in s.messages),
             ledger={k: codec.loads(v) for k, v in claimed.ledger.items()},
             state=codec.loads(run.state), scratchpad=codec.loads(run.scratchpad),
-            dead_tail=codec.loads(run.tail) if run.attempts > 1 else None,
         )  # fmt: skip
 
 
@@ -307,11 +306,10 @@ def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False
             return _later(o, reason, after, now, tally, attempts=0)
         hard: StopReason = "attempts_exhausted"
     else:
-        failures, overruns = tally.failures + 1, tally.overruns + overrun
-        tally = replace(tally, failures=failures, overruns=overruns, last_error=info)
+        tally = replace(tally, failures=tally.failures + 1, last_error=info)
         final = isinstance(error, AgentError) and error.final
         if not final and run.attempts < o.limits.attempts:
-            after = 0.0 if overrun else backoff(failures, str(run.key))
+            after = 0.0 if overrun else backoff(tally.failures, str(run.key))
             return _later(o, "retry", after, now, tally)
         hard = "step_exceeds_deadline" if overrun else "agent_error"
     if o.landing:
@@ -350,7 +348,7 @@ def _count(tally: Tally, reply: Reply, seen: Sequence[Part]) -> Tally:
         errors = errors + 1 if r.status == "error" else 0 if r.status == "ok" else errors
     return replace(
         tally, total=tally.total + usage, round=tally.round + usage, tool_errors=errors, fresh=False, releases=0, failures=0,
-        overruns=0, charged=0, last_error=None, thought=said[-1][:2000] if said else tally.thought,
+        charged=0, last_error=None, thought=said[-1][:2000] if said else tally.thought,
         last_request=replace(usage, tool_calls=0) if usage.requests else tally.last_request,
     )  # fmt: skip
 
@@ -366,7 +364,7 @@ def _message(error: BaseException) -> str:
 def _later(o: Opened, reason: StopReason, after: float, now: float, tally: Tally, attempts: int | None = None) -> Commit:
     """A release until a timer. With `attempts` set anew, what was counted against them is forgotten as well."""
     if attempts == 0:
-        tally = replace(tally, failures=0, overruns=0, charged=0)
+        tally = replace(tally, failures=0, charged=0)
     wait = Wait(reason=reason, until=now + after, got=o.got)
     status = TABLE[o.status, "retry"]
     return _release(o, status, reason, _within(o, after, now), tally=tally, wait=wait, attempts=attempts)
@@ -425,7 +423,7 @@ def _end(
     tally = tally or o.tally
     info = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in ("agent_error", "expired"))
     end = End(status=TABLE[o.status, cause], stop_reason=reason, output=output, error=info)
-    tally = replace(tally, last_error=info or tally.last_error, failures=0, overruns=0, charged=0, releases=0)
+    tally = replace(tally, last_error=info or tally.last_error, failures=0, charged=0, releases=0)
     more = bool(tally.queued)
     return _commit(o, cause, reason, reply or Reply(), tally, 0.0 if more else None, parts=(end,), ended=not more)
 

@@ -94,7 +94,6 @@ class Tally(Noun):
     tool_errors: int = 0
     releases: int = 0
     failures: int = 0  # attempts of this step that ended in an error, not in a death
-    overruns: int = 0  # of those: ended because the host's wall came first
     charged: int = 0  # dead attempts of this step already paid for
     last_error: ErrorInfo | None = None
     last_request: Usage = Usage()  # the newest model request: what a dead attempt is charged
@@ -444,7 +443,6 @@ class Turn(Noun):
     limits: Limits
     landing: StopReason | None  # not None: sum up, no tools
     left: dict[str, float] = {}  # of `steps`, `tool_calls`, `tokens`, `usd`, where limited: not spent and not lent
-    dead_tail: Value = None  # what a dead attempt of this step had said
 
 
 class Reply(Noun):

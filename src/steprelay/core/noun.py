@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 N = TypeVar("N", bound="Noun")
-_REQUIRED = object()
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -17,12 +16,13 @@ class Noun:
     """Base of the nouns: annotated names are fields, assigned ones have defaults (never changed in place)."""
 
     fields: ClassVar[dict[str, Any]] = {}
+    """Names with their defaults; `...` stands for a field that has to be given."""
     _defaults: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         names = [n for n, kind in cls.__annotations__.items() if not str(kind).startswith("ClassVar")]
-        cls.fields = {**cls.fields, **{n: cls.__dict__.get(n, _REQUIRED) for n in names}}
-        cls._defaults = {n: d for n, d in cls.fields.items() if d is not _REQUIRED}
+        cls.fields = {**cls.fields, **{n: cls.__dict__.get(n, ...) for n in names}}
+        cls._defaults = {n: d for n, d in cls.fields.items() if d is not ...}
 
     def __init__(self, **given: Any) -> None:
         values = self.__dict__
@@ -58,8 +58,3 @@ def replace(noun: N, /, **changes: Any) -> N:
     """The same noun with some fields changed."""
     values = {**noun.__dict__, **changes}
     return type(noun).of(values) if len(values) == len(noun.fields) else type(noun)(**values)
-
-
-def required(default: Any) -> bool:
-    """Whether a value of `fields` stands for a field without a default."""
-    return default is _REQUIRED
