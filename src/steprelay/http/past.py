@@ -45,7 +45,8 @@ def cursor(call: Request) -> Cursor | None:
 
 
 async def before_step(call: Request, ask: Ask, speaking: Encoder) -> Past:
-    """The past of a stream that takes a step, or repeats one. A reader that says where it was (Last-Event-ID) is told less."""
+    """The past of a stream that takes a step, or repeats one. A reader that says where it was (Last-Event-ID) is told what
+    it has missed; who says nothing is taken to have every step before this one."""
     if speaking.memory == "none":
         return Past(thread=ask.key.id)
     had = cursor(call)
@@ -56,20 +57,19 @@ async def before_step(call: Request, ask: Ask, speaking: Encoder) -> Past:
     run = seen.run
     assert run is not None
     at = run.step if ask.expect is None else min(ask.expect, run.step)
-    repeated = at < run.step
-    before = seen.step if not repeated else await _step(call, run, at - 1)
-    round, prompt = await _coming(call, run, before)
-    if repeated:
-        mine = await _step(call, run, at)
-        round, prompt = mine.round if mine else round, None
-    opens = before is None or before.status in TERMINAL or before.status == "AWAITING_INPUT"
-    known = had is not None and had.step >= at
-    anew = repeated or run.attempts > 0 or (opens and before is not None)
-    history = await history_of(call, run, at if repeated else at - 1) if anew and speaking.memory == "thread" else None
-    open, asked = await _unanswered(call, run, before)
+    start = at if had is None else min(at, had.step + (had.attempt is None))  # the first step it has not got whole
+    before = seen.step if start == run.step else await _step(call, run, start - 1)
+    repeated = await _step(call, run, at) if at < run.step else None
+    round, prompt = (repeated.round, None) if repeated else await _coming(call, run, seen.step)
+    opens = before is None or before.status in TERMINAL or before.status == "AWAITING_INPUT" or before.round != round
+    known = had is not None and had.step >= start
+    anew = start < run.step or run.attempts > 0 or (opens and before is not None)
+    thread, open = run.key.id, await _unanswered(call, run, before)
     return Past(
-        thread=run.key.id, step=at, round=round, first=opens and not known, heard=known and had != (at, 0),
-        history=history, prompt=prompt, open=open, asked=asked,
+        thread=thread, step=start, round=round, first=opens and not known, heard=known and had != (start, 0), prompt=prompt,
+        history=await history_of(call, run, at if repeated else at - 1) if anew and speaking.memory == "thread" else None,
+        missed=await history_of(call, run, at - 1, after=start - 1) if speaking.memory == "round" else (),
+        open=open[0], asked=open[1],
     )  # fmt: skip
 
 
@@ -85,10 +85,9 @@ async def before_all(call: Request, run: Run, newest: Step | None, speaking: Enc
     return Past(thread=run.key.id, step=run.step, round=round, history=history, prompt=prompt, open=open)
 
 
-async def history_of(call: Request, run: Run, last: int) -> list[Live]:
-    """Everything committed up to a step."""
+async def history_of(call: Request, run: Run, last: int, after: int = -1) -> list[Live]:
+    """Everything committed after a step, up to another."""
     found: list[Live] = []
-    after = -1
     while after < last and (steps := await call.api.engine.store.read(run.key, "steps", after=after, limit=PAGE)):
         found += [live for s in steps if s.index <= last for live in committed(call, run, s)]
         after = steps[-1].index

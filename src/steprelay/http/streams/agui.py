@@ -49,7 +49,7 @@ class AgUi(Teller):
     def tail(self, step: int, attempt: int, text: str) -> list[Sse]:
         return [_event("CUSTOM", name="steprelay.tail", value={"step": step, "attempt": attempt, "text": text})]
 
-    def end(self, envelope: wire.Object | None) -> list[Sse]:
+    def ending(self, envelope: wire.Object | None) -> list[Sse]:
         events = self._leave()
         if envelope is None:
             return events

@@ -35,12 +35,12 @@ class AiSdk(Teller):
         if past.heard and not self._open:
             self._heard = past.step
             events.append(_chunk("reset-step"))
-        return [e._replace(id=past.cursor) for e in events]
+        return [*(e._replace(id=past.cursor) for e in events), *(e for live in past.missed for e in self.live(live))]
 
     def tail(self, step: int, attempt: int, text: str) -> list[Sse]:
         return [_data("tail", {"step": step, "attempt": attempt, "text": text})]
 
-    def end(self, envelope: wire.Object | None) -> list[Sse]:
+    def ending(self, envelope: wire.Object | None) -> list[Sse]:
         if envelope is None:
             return [*self._leave(), DONE]
         events = self._close()

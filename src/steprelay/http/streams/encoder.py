@@ -36,6 +36,8 @@ class Past:
     """The reader has heard part of that step, from an attempt that died or an answer that was lost."""
     history: Sequence[Live] | None = None
     """Everything committed that the reader is to begin with; None: it has that already."""
+    missed: Sequence[Live] = ()
+    """Committed steps that the reader has not got, or not whole."""
     prompt: Value = None
     """A prompt that no committed step has taken in yet."""
     open: Mapping[str, str] = field(default_factory=dict)

@@ -38,6 +38,7 @@ class Teller(ABC):
 
     def __init__(self) -> None:
         self._run = ""
+        self._last: str | None = None  # the id of the newest part
         self._at: tuple[int, int] | None = None  # step and attempt
         self._said: list[_Said] = []  # of this attempt
         self._speaking: tuple[_Said, str | None] | None = None  # what is open, and the agent's id for it
@@ -46,9 +47,13 @@ class Teller(ABC):
         self._answered: set[str] = set()
 
     def live(self, live: Live) -> list[Sse]:
-        at = (live.step, live.attempt)
+        at, self._last = (live.step, live.attempt), live.id
         events = [] if at == self._at else self._enter(at)
         return [e._replace(id=live.id) for e in (*events, *self._part(live))]
+
+    def end(self, envelope: wire.Object | None) -> list[Sse]:
+        """The last events, under the id of the last part: not every part is told by an event of its own."""
+        return [e._replace(id=self._last) for e in self.ending(envelope)]
 
     def _part(self, live: Live) -> list[Sse]:
         match live.part:
@@ -133,9 +138,11 @@ class Teller(ABC):
     # ------------------------------------------------------------ tools
 
     def _call(self, live: Live, id: str, name: str, args: Value) -> list[Sse]:
-        if id in self._called or id in self._open:
+        if id in self._called:
             return []
         self._called.add(id)
+        if id in self._open:  # shown by an earlier step
+            return []
         self._open[id] = call_name(self._run, live, id)
         return [*self._close(), *self.needs_step(), *self.calls(self._open[id], name, args)]
 
@@ -152,6 +159,8 @@ class Teller(ABC):
         """Something new is about to be told."""
         return []
 
+    @abstractmethod
+    def ending(self, envelope: wire.Object | None) -> list[Sse]: ...
     @abstractmethod
     def entered(self, step: int) -> list[Sse]: ...
     @abstractmethod
