@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -63,6 +64,10 @@ class Platform:
 
     async def log(self) -> str:
         return (await self.client.get("/platform/log")).text
+
+    async def logged(self, words: str) -> None:
+        """Wait until a function has written them."""
+        await asyncio.to_thread(eventually, lambda: words in httpx.get(f"{self.url}/platform/log").text)
 
     def close(self) -> None:
         self.node.stdin.close()

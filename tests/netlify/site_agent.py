@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 from steprelay import App, Limits, Reply, Text
@@ -11,6 +12,11 @@ from steprelay.drivers import function, hosts
 if short := os.environ.get("TEST_REQUEST_SECONDS"):  # an ordinary function lives as long here
     hosts.HOSTS = (hosts.Host(**{f: getattr(hosts.HOSTS[0], f) for f in hosts.Host.__slots__} | {"request": float(short)}),)
     function.PATIENCE = function.RESERVE = 0.6
+
+
+def appears(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.01)
 
 
 async def agent(turn, ctx):
@@ -40,8 +46,7 @@ async def do_die(turn, ctx, _):
 async def do_halves(turn, ctx, file):
     """One piece of text, and the other when the file is there."""
     ctx.emit(Text(text="first", id="t", delta=True))
-    while not Path(file).exists():
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(appears, Path(file))
     ctx.emit(Text(text="second", id="t", delta=True))
     return "both"
 
@@ -55,9 +60,8 @@ async def do_count(turn, ctx, numbers):
 
 async def do_hang(turn, ctx, file):
     """A step that ends when the file is there."""
-    Path(f"{file}.begun").touch()
-    while not Path(file).exists():
-        await asyncio.sleep(0.01)
+    await asyncio.to_thread(Path(f"{file}.begun").touch)
+    await asyncio.to_thread(appears, Path(file))
     return "ended"
 
 

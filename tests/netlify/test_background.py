@@ -83,10 +83,8 @@ async def test_the_door_of_the_background_function_is_open_to_signed_messages_on
             await world.step("mine", "say:x")
             body = {"tenant": "default", "id": "mine", "carrier": "background"}
             assert (await world.client.post(PATH, json=body)).status_code == 202  # as for everybody: nothing is told
-            async with asyncio.timeout(20):
-                while "driver_only" not in (log := await world.log()):
-                    await asyncio.sleep(0.05)
-    assert "start-job-background: 401" in log
+            await world.logged("start-job-background: 401")
+            assert "driver_only" in await world.log()
 
 
 @pytest.mark.slow
