@@ -25,6 +25,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ..core.errors import ConfigError, StepRelayError, StoreUnavailable
 from ..core.model import RunKey
@@ -65,7 +66,7 @@ class Temporal(Orchestrator):
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING, rpc_timeout=timedelta(seconds=PATIENCE),
             )  # fmt: skip
         except RPCError as e:
-            raise StoreUnavailable(f"Temporal took no wake ({e.status.name}: {e.message})") from e
+            raise StoreUnavailable(f"Temporal took no wake ({_brief(e)})") from e
 
     async def work(self, ready: Callable[[], object] = lambda: None) -> None:
         """Take steps until cancelled; then steps under way are handed back at once, whole."""
@@ -73,18 +74,20 @@ class Temporal(Orchestrator):
             client = await self._connected()
         except StoreUnavailable as e:
             raise ConfigError(f"{e}; start the server, or set STEPRELAY_TEMPORAL to where it is") from e
+        worker = Worker(
+            client, task_queue=self.queue(self._leg.tenant), workflows=[Relay], activities=[self._advance, self._cancel],
+            workflow_runner=SandboxedWorkflowRunner(SandboxRestrictions.default.with_passthrough_modules("steprelay")),
+            max_heartbeat_throttle_interval=timedelta(seconds=BEAT),
+        )  # fmt: skip
         try:
-            worker = Worker(
-                client, task_queue=self.queue(self._leg.tenant), workflows=[Relay], activities=[self._advance, self._cancel],
-                max_heartbeat_throttle_interval=timedelta(seconds=BEAT),
-            )  # fmt: skip
             async with worker:
+                while not worker.is_running:  # noqa: ASYNC110  it asks the server first, and tells by this alone
+                    await asyncio.sleep(0.02)
                 ready()
                 await asyncio.Event().wait()
-        except RPCError as e:
+        except (RuntimeError, RPCError) as e:
             raise ConfigError(
-                f"Temporal at {self._target} refuses this worker ({e.status.name}: {e.message}); look at TEMPORAL_NAMESPACE and "
-                "TEMPORAL_API_KEY"
+                f"Temporal at {self._target} takes no worker ({_brief(e)}); look at TEMPORAL_NAMESPACE and TEMPORAL_API_KEY"
             ) from e
 
     async def close(self) -> None:
@@ -102,8 +105,7 @@ class Temporal(Orchestrator):
                     async with asyncio.timeout(PATIENCE):
                         self._client = await Client.connect(**profile)
                 except (RuntimeError, RPCError, TimeoutError) as e:
-                    why = str(e) or "no answer in time"
-                    raise StoreUnavailable(f"no Temporal server answers at {self._target} ({why})") from e
+                    raise StoreUnavailable(f"no Temporal server answers at {self._target} ({_brief(e)})") from e
             return self._client
 
     @activity.defn(name="steprelay.advance")
@@ -152,6 +154,11 @@ def workflow_id(key: RunKey) -> str:
 def _request() -> str:
     info = activity.info()
     return f"{info.workflow_run_id}/{info.activity_id}"
+
+
+def _brief(error: Exception) -> str:
+    """Without the innards of the connection."""
+    return (str(error) or "no answer in time").partition(": Status {")[0][:300]
 
 
 def _told(step: asyncio.Future[Next]) -> Next:

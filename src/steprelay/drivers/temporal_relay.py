@@ -1,7 +1,8 @@
-"""The workflow that Temporal keeps for a run: who calls again, and when. It imports Temporal alone, since a workflow's module
-is loaded anew for its sandbox, and it knows plain data alone: which run, and what came of its newest step.
+"""The workflow that Temporal keeps for a run: who calls again, and when. It knows plain data alone: which run, and what came of
+its newest step. All that is true of a run is in our store, so the order of things here decides nothing but time.
 
-All that is true of a run is in our store, so the order of things here decides nothing but time.
+It is replayed, so it calls nothing but Temporal and has a module of its own, which its sandbox takes as it is: loaded anew for
+each workflow it would bring a second kernel along.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import is_cancelled_exception
 
-STEPS = 250
-"""Steps after which a workflow goes on as a new one: about 1,500 events, which a worker that takes it over reads in one go."""
+CHAIN = 100
+"""Activities after which a workflow goes on as a new one: about 600 events, which a worker that takes it over reads in one go."""
 SILENCE = timedelta(seconds=10)
 """After so long without a heartbeat a worker is dead, and its step is given to another."""
 NO_LIMIT = timedelta(days=3650)
@@ -53,7 +54,7 @@ class Relay:
         """Step after step, until the round is over and nothing new has come."""
         steps = 0
         while True:
-            if steps >= STEPS or workflow.info().is_continue_as_new_suggested():
+            if steps >= CHAIN or workflow.info().is_continue_as_new_suggested():
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 workflow.continue_as_new(key)
             seen, steps = self._kicks, steps + 1
