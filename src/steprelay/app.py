@@ -303,7 +303,8 @@ class App:
             await self._asgi.state.api.close()
         if isinstance(self.waker, TaskWaker):
             await self.waker.close()
-        await self.wakers.close()
+        for engine in self._made.values():
+            await engine.close()
         await self.store.close()
         self._started = False
 

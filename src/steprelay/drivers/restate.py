@@ -64,6 +64,7 @@ class Restate(Orchestrator):
         self._drive = self._object.handler()(self.drive)
         self._restate = _asgi(self._object, self._keys)
         self._hooked = False
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._http: httpx.AsyncClient | None = None
 
     # ------------------------------------------------------------ what Restate is told
@@ -99,6 +100,14 @@ class Restate(Orchestrator):
             )
 
     async def close(self) -> None:
+        """Hand back the steps under way and let go of the connections."""
+        steps = list(self._under_way)
+        for step in steps:
+            if (
+                not step.cancelling()
+            ):  # as the SDK has done with those whose connection is gone: once is enough, and twice too much
+                step.cancel()
+        await asyncio.gather(*steps, return_exceptions=True)
         if self._http is not None:
             await self._http.aclose()
             self._http = None
@@ -147,7 +156,14 @@ class Restate(Orchestrator):
         return told
 
     async def _step(self, run: str, request: str) -> dict[str, Any]:
-        return (await self._leg.take(run, self.name, request)).plain()
+        """One step, in a task of the SDK's."""
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        self._under_way.add(task)
+        try:
+            return (await self._leg.take(run, self.name, request)).plain()
+        finally:
+            self._under_way.discard(task)
 
     async def endpoint(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI. Without identity keys only this machine may call."""
@@ -183,9 +199,11 @@ def _keep_sigterm() -> None:
 
 def _from_here(scope: Mapping[str, Any]) -> bool:
     """Whether it was this machine that called, and no proxy on it."""
-    client = scope.get("client") or ("0.0.0.0", 0)
     passed_on = {b"forwarded", b"x-forwarded-for", b"x-real-ip"} & {name.lower() for name, _ in scope["headers"]}
-    return not passed_on and ip_address(client[0]).is_loopback
+    try:
+        return not passed_on and ip_address(scope["client"][0]).is_loopback
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 async def _refuse(send: Any) -> None:

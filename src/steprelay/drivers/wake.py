@@ -52,11 +52,10 @@ class TaskWaker(Waker):
 
 class Wakers(Waker):
     """Asks the waker of a run's carrier: an engine by its name, for everybody else the one that runs go to in the background.
-    An engine is made when it is first asked for, since its SDK may be heavy."""
+    `engines`: each is asked for when it is first needed, since its SDK may be heavy."""
 
     def __init__(self, background: Waker, engines: Mapping[str, Callable[[], Waker]]) -> None:
         self._background, self._engines = background, engines
-        self._made: dict[str, Waker] = {}
 
     @property
     def carriers(self) -> tuple[str, ...]:
@@ -64,21 +63,10 @@ class Wakers(Waker):
         return ("background", *self._engines)
 
     def of(self, carrier: str) -> Waker:
-        if carrier not in self._engines:
-            return self._background
-        if carrier not in self._made:
-            self._made[carrier] = self._engines[carrier]()
-        return self._made[carrier]
+        return self._engines[carrier]() if carrier in self._engines else self._background
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
         await self.of(carrier).wake(key, carrier, after)
-
-    async def close(self) -> None:
-        """Let go of the engines that were made."""
-        for waker in self._made.values():
-            if hasattr(waker, "close"):
-                await waker.close()
-        self._made.clear()
 
 
 class HttpWaker(Waker):
