@@ -28,7 +28,7 @@ $(STAMP):
 	@echo "» uv"; test -x $(BIN)/uv || { $(BIN)/python -m ensurepip --upgrade >/dev/null && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv; }
 	@echo "» steprelay and its tools (about 70 packages)"
-	@$(BIN)/uv pip install --python $(BIN)/python -e '.[postgres,pydantic-ai,restate,temporal]' --group dev -c constraints.txt
+	@$(BIN)/uv pip install --python $(BIN)/python -e '.[postgres,pydantic-ai,restate,temporal,inngest]' --group dev -c constraints.txt
 	@rm -f $(VENV)/.setup-* && touch $@
 
 demo: setup ## watch a run survive kill -9 of its server

@@ -94,12 +94,14 @@ async def test_while_somebody_else_takes_a_step_the_engine_looks_again_when_that
 
 
 async def test_who_expects_a_step_that_was_taken_without_it_is_done():
-    async with an_app(ON, ON, ON) as (_, leg, agent):
+    async with an_app(ON, ON, ON) as (app, leg, agent):
         assert (await leg.take("r", "temporal", "a/0", expect=0)).step == 1
         assert (await leg.take("r", "temporal", "b/0")).step == 2
         assert await leg.take("r", "temporal", "a/1", expect=1) == Next(kind="done")
         assert (await leg.take("r", "temporal", "a/0", expect=0)).kind == "again", "a lost answer is not a lost race"
         assert len(agent.turns) == 2
+        await app.store.claim(RunKey("default", "r"), claim_id="other", holder="h", lease=15, carrier="temporal")
+        assert (await leg.take("r", "temporal", "a/2", expect=1)).kind == "busy", "who has it may be a try of ours"
 
 
 async def test_steps_that_are_quick_go_together_under_the_id_of_the_last():

@@ -26,7 +26,7 @@ SOONEST = 0.05
 class Next(Noun):
     """What an engine does after a step: `again` in `after` seconds; `waiting` for a wake (at most `after` seconds, None = for
     one alone); `busy`: somebody else takes a step now, look again; `done`: the round is over, or the run is another's, or it
-    is not at the step that was expected. `step`: the one that is due then; with `done` there is none."""
+    has gone on past the step that was expected. `step`: the one that is due then; with `done` there is none."""
 
     kind: Literal["done", "again", "waiting", "busy"]
     after: float | None = None
@@ -69,8 +69,11 @@ class Leg:
 def following(advanced: Advanced, carrier: str) -> Next:
     """What comes next for a carrier. One that the run no longer belongs to is done with it."""
     run, outcome, now = advanced.run, advanced.outcome, advanced.now
-    if run is None or run.ended or run.carrier not in (carrier, "any") or advanced.refused == "index":
+    if run is None or run.ended or run.carrier not in (carrier, "any"):
         return Next(kind="done")
+    if advanced.refused == "index":  # whoever has it now may be a try of our own that nobody waits for any more
+        held = run.claim_id is not None and run.lease_until > now
+        return Next(kind="busy", after=max(SOONEST, run.lease_until - now), step=run.step) if held else Next(kind="done")
     match outcome:
         case Again(after=after):
             return Next(kind="again", after=after, step=run.step)
