@@ -15,7 +15,7 @@ from typing import TypeVar
 from .core import codec
 from .core.errors import StoreUnavailable
 from .core.machine import INTERVAL
-from .core.model import Alive, Claim, Json, Part, Text, Thought
+from .core.model import Alive, Claim, Json, Part, Words
 from .ports import Store
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Lease:
 
     def say(self, part: Part) -> None:
         """Remember words for other readers."""
-        if isinstance(part, Text | Thought):
+        if isinstance(part, Words):
             self._said.setdefault(part.id, []).append(part.text)
             self._wake.set()
 

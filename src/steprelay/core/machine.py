@@ -56,6 +56,7 @@ _WHY: dict[StopReason, str] = {
     "lives longer.",
     "attempts_exhausted": "step {step} was tried {attempts} times and never came to an end.",
 }
+_FINAL: set[StopReason] = {"agent_error", "expired", "state_invalid"}
 INTERVAL = 5.0
 """Seconds between two signs of life of a step."""
 
@@ -70,9 +71,9 @@ class Opened(Noun):
     round: int
     prompt: Value
     got: dict[str, Value]  # answers, events, children: {id: {kind, body}}
-    cancelled: bool
     inbox_read: int
-    request: Request | None
+    request: Request | None = None
+    cancelled: bool = False
     landing: StopReason | None = None
 
     @property
@@ -108,12 +109,11 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         wait = codec.wait(run.wait) or Wait(reason="timer")
         missing = [n for n in wait.needs if n not in o.got]
         passed = wait.until is not None and now >= wait.until
-        if not _too_old(o.tally, o.limits, now):
-            if missing and passed:
+        disturbed = not (wait.needs or passed or wait.until is None)  # a timer, woken early
+        if (missing or disturbed) and not _too_old(o.tally, o.limits, now):
+            if passed:
                 return _end(o, "expire", "expired", error=f"nobody gave {missing[0]!r} in time")
-            disturbed = not (wait.needs or passed or wait.until is None)  # a timer, woken early
-            if missing or disturbed:
-                return _unmet(o, wait, now)
+            return _unmet(o, wait, now)
         o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
     landing = _soft(o.tally, o.limits)
@@ -142,62 +142,56 @@ def untouched(claimed: Claimed, after: float | None) -> Commit:
 
 def invalid(claimed: Claimed, error: Exception) -> Commit:
     """The end of a run whose payloads cannot be read: they are left as they are."""
-    end = End(status="FAILED", stop_reason="state_invalid", error=ErrorInfo(code="state_invalid", message=str(error)))
-    step = _step(claimed, claimed.run.round, None, "FAILED", "state_invalid", parts=(end,))
     seen = max((s.seq for s in claimed.inbox), default=claimed.run.inbox_read)
-    return replace(
-        untouched(claimed, None), status="FAILED", stop_reason="state_invalid", step=step, ended=True, wait=None, inbox_read=seen
-    )
+    empty = Opened(
+        claimed=claimed, status="RUNNING", tally=Tally(), limits=Limits(), round=claimed.run.round, prompt=None, got={},
+        inbox_read=seen,
+    )  # fmt: skip
+    end = _end(empty, "fail", "state_invalid", error=str(error))
+    return replace(end, tally=claimed.run.tally, limits=None)
 
 
 def _hear(claimed: Claimed, request: Request | None) -> Opened:
     """Take in the unread signals, in their order."""
-    run = claimed.run
-    status, round, prompt = run.status, run.round, codec.loads(run.prompt)
-    tally, limits, wait = codec.tally(run.tally), codec.limits(run.limits), codec.wait(run.wait)
-    got = {**tally.heard, **(wait.got if wait else {})}
-    queued, cancelled, seq = tally.queued, False, run.inbox_read
-
-    def reopen(cause: Cause) -> None:
-        nonlocal status, tally, got
-        status, got = TABLE[status, cause], {}
-        kept = replace(
-            tally, round=Usage(), steps=0, began_at=None, repeats=0, tool_errors=0, releases=0, last_error=None, heard={}
-        )
-        tally = kept if cause == "resume" else replace(kept, fresh=True, thought=None, base=run.step)
-
-    for s in claimed.inbox:
-        if cancelled and s.reopens:
-            break  # left unread: the end that comes now is followed by another claim, which hears it
-        body, seq = codec.loads(s.body), s.seq
-        tally = _settled(tally, body) if s.kind == "child" else tally
-        match s.kind:
-            case "cancel":  # between two rounds it takes back what is queued
-                cancelled, queued = cancelled or status not in TERMINAL, ()
-            case "prompt" if status in TERMINAL and not queued:
-                reopen("prompt")
-                round, prompt = round + 1, body
-            case "prompt":
-                queued += (body,)
-            case "resume" if status in TERMINAL:
-                reopen("resume")
-                limits = _merge(limits, body)
-            case "answer" | "event" | "child" if status not in TERMINAL and isinstance(body, dict) and "id" in body:
-                got.setdefault(str(body["id"]), {"kind": s.kind, "body": body})
-            case _:
-                pass
-    if status in TERMINAL and queued:
-        reopen("prompt")
-        round, prompt, queued = round + 1, queued[0], queued[1:]
-    return Opened(
-        claimed=claimed, status=status, tally=replace(tally, queued=queued), limits=limits, round=round, prompt=prompt,
-        got=got, cancelled=cancelled, inbox_read=seq, request=request,
+    run, tally, wait = claimed.run, codec.tally(claimed.run.tally), codec.wait(claimed.run.wait)
+    o = Opened(
+        claimed=claimed, request=request, status=run.status, round=run.round, prompt=codec.loads(run.prompt), tally=tally,
+        limits=codec.limits(run.limits), got={**tally.heard, **(wait.got if wait else {})}, inbox_read=run.inbox_read,
     )  # fmt: skip
+    for s in claimed.inbox:
+        if o.cancelled and s.reopens:
+            break  # left unread: the end that comes now is followed by another claim, which hears it
+        o = replace(_heard(o, s.kind, codec.loads(s.body)), inbox_read=s.seq)
+    return _reopened(o, "prompt") if o.status in TERMINAL and o.tally.queued else o
 
 
-def _merge(limits: Limits, body: Value) -> Limits:
-    new = body.get("limits") if isinstance(body, dict) else None
-    return codec.build(Limits, codec.plain(limits) | new) if new else limits
+def _heard(o: Opened, kind: str, body: Value) -> Opened:
+    over, fields = o.status in TERMINAL, body if isinstance(body, dict) else {}
+    match kind:
+        case "cancel":  # between two rounds it takes back what is queued
+            return replace(o, cancelled=o.cancelled or not over, tally=replace(o.tally, queued=()))
+        case "prompt":
+            first, o = not o.tally.queued, replace(o, tally=replace(o.tally, queued=(*o.tally.queued, body)))
+            return _reopened(o, "prompt") if over and first else o
+        case "resume" if over:
+            limits = codec.build(Limits, codec.plain(o.limits) | (fields.get("limits") or {}))
+            return replace(_reopened(o, "resume"), limits=limits)
+        case "answer" | "event" | "child" if "id" in fields:
+            id, tally = str(body["id"]), _settled(o.tally, body) if kind == "child" else o.tally
+            return replace(o, tally=tally, got=o.got if over or id in o.got else {**o.got, id: {"kind": kind, "body": body}})
+    return o
+
+
+def _reopened(o: Opened, cause: Cause) -> Opened:
+    """Another round, with the first prompt that is queued; or the old one, resumed."""
+    tally = replace(
+        o.tally, round=Usage(), steps=0, began_at=None, repeats=0, tool_errors=0, releases=0, last_error=None, heard={}
+    )
+    o = replace(o, status=TABLE[o.status, cause], got={}, tally=tally)
+    if cause == "resume":
+        return o
+    tally = replace(tally, fresh=True, thought=None, base=o.claimed.run.step, queued=tally.queued[1:])
+    return replace(o, round=o.round + 1, prompt=o.tally.queued[0], tally=tally)
 
 
 def _charge_the_dead(run: Run, tally: Tally) -> Tally:
@@ -406,9 +400,15 @@ def _commit(
     o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, tally: Tally, after: float | None, *,
     parts: tuple[Part, ...] = (), wait: Wait | None = None, ended: bool = False,
 ) -> Commit:  # fmt: skip
-    status = TABLE[o.status, cause]
-    tally = tally if reply.keep_ledger else replace(tally, base=o.claimed.run.step + 1)
-    step = _step(o.claimed, o.round, o.request, status, reason, reply=reply, parts=(*reply.parts, *parts))
+    """The commit of a step: its row, and what it changes."""
+    run, claim, status, usage = o.claimed.run, o.claimed.claim, TABLE[o.status, cause], codec.plain(reply.usage)
+    step = Step(
+        index=run.step, round=o.round, attempt=run.attempts, carrier=claim.carrier, claim_id=claim.claim_id,
+        status=status, stop_reason=reason, request=o.request, messages=tuple(codec.dumps(m) for m in reply.messages),
+        parts=tuple(codec.dumps(codec.part_to(p)) for p in (*reply.parts, *parts)), usage=codec.dumps(usage) if usage else None,
+        state=_text(reply.state), floor=reply.floor, claimed_at=o.claimed.now,
+    )  # fmt: skip
+    tally = tally if reply.keep_ledger else replace(tally, base=run.step + 1)
     return replace(
         _release(o, status, reason, after, tally=tally, wait=wait, ended=ended), step=step, state=step.state, floor=reply.floor,
         scratchpad=_text(reply.scratchpad), outbox=reply.outbox, blobs=reply.blobs, keep_ledger=reply.keep_ledger,
@@ -421,25 +421,11 @@ def _end(
 ) -> Commit:  # fmt: skip
     """Every end is a step row. Queued prompts make it the end of the round only: the run is due again at once."""
     tally = tally or o.tally
-    info = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in ("agent_error", "expired"))
+    info = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in _FINAL)
     end = End(status=TABLE[o.status, cause], stop_reason=reason, output=output, error=info)
     tally = replace(tally, last_error=info or tally.last_error, failures=0, charged=0, releases=0)
     more = bool(tally.queued)
     return _commit(o, cause, reason, reply or Reply(), tally, 0.0 if more else None, parts=(end,), ended=not more)
-
-
-def _step(
-    claimed: Claimed, round: int, request: Request | None, status: Status, reason: StopReason | None, *,
-    reply: Reply | None = None, parts: Iterable[Part] = (),
-) -> Step:  # fmt: skip
-    run, reply = claimed.run, reply or Reply()
-    usage = codec.plain(reply.usage)
-    return Step(
-        index=run.step, round=round, attempt=run.attempts, carrier=claimed.claim.carrier, claim_id=claimed.claim.claim_id,
-        status=status, stop_reason=reason, request=request, messages=tuple(codec.dumps(m) for m in reply.messages),
-        parts=tuple(codec.dumps(codec.part_to(p)) for p in parts), usage=codec.dumps(usage) if usage else None,
-        state=_text(reply.state), floor=reply.floor, claimed_at=claimed.now,
-    )  # fmt: skip
 
 
 def _text(value: Value) -> str | None:

@@ -117,23 +117,25 @@ class Wait(Noun):
 # ---------------------------------------------------------------- parts
 
 
-class Text(Noun):
-    """Words for the reader. `delta`: a piece of the text `id`, live only."""
+class Words(Noun):
+    """What texts and thoughts share. `delta`: a piece of the text `id`, live only."""
 
-    type: ClassVar[str] = "text"
     text: str
-    role: Literal["user", "assistant"] = "assistant"
     id: str | None = None
     delta: bool = False
 
 
-class Thought(Noun):
+class Text(Words):
+    """Words for the reader."""
+
+    type: ClassVar[str] = "text"
+    role: Literal["user", "assistant"] = "assistant"
+
+
+class Thought(Words):
     """Reasoning, shown as such."""
 
     type: ClassVar[str] = "thought"
-    text: str
-    id: str | None = None
-    delta: bool = False
 
 
 class Call(Noun):
