@@ -43,7 +43,7 @@ from .watch import Observer
 SWEEP_EVERY = 10.0
 """Seconds between two sweeps of a process that lives on."""
 LOOK_EVERY = 0.2
-"""Seconds between two looks at a run that waits for its children."""
+"""Seconds between two looks at a run that waits for its children, or that somebody else is at."""
 _log = logging.getLogger("steprelay")
 
 
@@ -190,7 +190,7 @@ class App:
 
         try:
             while True:
-                advanced = await self.loop.carry(key, carrier="process", listen=listen)
+                advanced = await self.loop.carry(key, carrier="process", patient=False, listen=listen)
                 if advanced.outgoing:
                     await self.outbox.deliver(key)
                 if advanced.run is None:
@@ -207,7 +207,7 @@ class App:
                     case Done() | Waiting() | None:
                         return
                     case Busy(until=until):
-                        await asyncio.sleep(min(1.0, max(0.1, (until or 0) - advanced.now)))
+                        await asyncio.sleep(max(0.01, min(LOOK_EVERY, (until or 0) - advanced.now)))
                     case Again(after=after):
                         await asyncio.sleep(after)
         finally:

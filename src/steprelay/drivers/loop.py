@@ -81,15 +81,17 @@ class Loop:
         )  # fmt: skip
 
     async def carry(
-        self, key: RunKey, *, carrier: str, wall: float | None = None, waker: Waker | None = None, **options: Any
-    ) -> Advanced:
+        self, key: RunKey, *, carrier: str, wall: float | None = None, waker: Waker | None = None, patient: bool = True,
+        **options: Any,
+    ) -> Advanced:  # fmt: skip
         """Carry a run until it ends, waits for a signal, belongs to somebody else, or the wall comes near: then the waker
         dispatches the successor. Options go to Engine.advance.
 
         Who finds the run busy has no baton to hand on. It looks once more when the lease is over; a holder that lives has
-        renewed it by then. So of three deliveries of one dispatch two end, and none of them has successors.
+        renewed it by then. So of three deliveries of one dispatch two end, and none of them has successors. `patient` False:
+        it answers at once that the run is busy.
         """
-        pace, outgoing, looked = Pace(self.wall if wall is None else wall), False, False
+        pace, outgoing, looked = Pace(self.wall if wall is None else wall), False, not patient
         while True:
             advanced = await self.engine.advance(
                 key, carrier=carrier, holder=self.holder, wall=pace.left, more=self._more(pace, key), **options
@@ -99,7 +101,7 @@ class Loop:
             after, busy = _again_after(advanced, carrier), isinstance(advanced.outcome, Busy)
             if after is None or (busy and looked):
                 return advanced
-            looked = busy
+            looked = busy or not patient
             if after <= PATIENCE and pace.fits(after=after):
                 await asyncio.sleep(after)
                 continue

@@ -22,7 +22,9 @@ from typing import Any, Literal
 from ...core.errors import BadInput
 from ...core.model import Call, Part, Reply, Result, Text, Thought, Turn, Usage, Value
 from ...ports import Agent, Context
+from .children import delegate, spawn
 
+__all__ = ["UNKNOWN", "PydanticAIAgent", "delegate", "spawn"]
 UNKNOWN = "Outcome unknown: "
 """How the result of a `once` tool begins that a dead attempt had started."""
 
@@ -39,6 +41,16 @@ class PydanticAIAgent(Agent):
             raise BadInput(f"{agent!r:.80} is no pydantic_ai.Agent")
         self.agent, self.deps, self.stream = agent, deps, stream
         self._warm = False
+
+    @property
+    def provider(self) -> str | None:
+        """Whom its steps call: after a 429 all runs that call the same leave it alone for a while. None: not known beforehand."""
+        model = self.agent.model
+        if model is None or isinstance(model, str):
+            return model
+        from .spend import provider_of
+
+        return provider_of(model)
 
     async def step(self, turn: Turn, ctx: Context) -> Reply:
         if not self._warm:

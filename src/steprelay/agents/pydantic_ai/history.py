@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolReturnPart, UserContent
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart, UserContent
 
 from ...core import codec
 from ...core.errors import AgentError
 from ...core.model import Turn, Value
+from .children import outcome
 
 CONTENT: TypeAdapter[Any] = TypeAdapter(UserContent)
 CLOSED = "This call was not made: the task was stopped before."
@@ -50,13 +51,23 @@ def _content(part: Value) -> Any:
         ) from e
 
 
-def closing(history: Sequence[ModelMessage]) -> ModelRequest | None:
-    """Answers for the calls of the last response that are still open; None if there are none."""
+def closing(
+    history: Sequence[ModelMessage], children: Mapping[str, Any], ends: Mapping[str | None, Value]
+) -> ModelRequest | None:  # fmt: skip
+    """Answers for the calls of the last response that are still open; None if there are none. What other runs have come to
+    by now is an answer as well (`children`, `ends`: see questions.answers)."""
     said: set[str | None] = set()
     for message in reversed(history):
         if isinstance(message, ModelResponse):
-            open = [c for c in message.tool_calls if c.tool_call_id not in said]
-            parts = [ToolReturnPart(c.tool_name, CLOSED, tool_call_id=c.tool_call_id, outcome="interrupted") for c in open]
+            parts = [_closed(c, children, ends) for c in message.tool_calls if c.tool_call_id not in said]
             return ModelRequest(parts=parts) if parts else None
         said |= {p.tool_call_id for p in message.parts if hasattr(p, "tool_call_id")}
     return None
+
+
+def _closed(call: ToolCallPart, children: Mapping[str, Any], ends: Mapping[str | None, Value]) -> ToolReturnPart:
+    started = children.get(call.tool_call_id)
+    if started is None or not all(id in ends for id in started.get("ids", ())):
+        return ToolReturnPart(call.tool_name, CLOSED, tool_call_id=call.tool_call_id, outcome="interrupted")
+    worked, value = outcome(started, ends)
+    return ToolReturnPart(call.tool_name, value, tool_call_id=call.tool_call_id, outcome="success" if worked else "failed")

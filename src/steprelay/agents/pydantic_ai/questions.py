@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic_ai import DeferredToolRequests, DeferredToolResults, ToolApproved, ToolDenied
 from pydantic_ai.exceptions import ToolFailed
 
-from ...core.model import Interrupt, Message, Turn, Value
+from ...core.model import Interrupt, Turn, Value
+from .children import SPAWN, outcome
 
 NOBODY = "Nobody answered; the task went on without it."
 
 
+def spawning(requests: DeferredToolRequests) -> dict[str, Value]:
+    """The open calls that wait for other runs, and what they start."""
+    return {id: metadata[SPAWN] for id, metadata in requests.metadata.items() if SPAWN in metadata}
+
+
 def questions(requests: DeferredToolRequests, turn: Turn) -> tuple[tuple[Interrupt, ...], dict[str, Value]]:
-    """Interrupts for open calls, and what `answers` must know of them: `{interrupt id: {call, kind, metadata}}`."""
+    """Interrupts for all other open calls, and what `answers` must know of them: `{interrupt id: {call, kind, metadata}}`."""
     asks: list[Interrupt] = []
     asked: dict[str, Value] = {}
     for call in (*requests.approvals, *requests.calls):
         kind, metadata = requests.kind(call.tool_call_id), requests.metadata.get(call.tool_call_id)
+        if metadata and SPAWN in metadata:
+            continue
         args = call.args_as_dict(raise_if_invalid=False)
         payload = {"tool": call.tool_name, "args": args, "call": call.tool_call_id}
         if metadata:
@@ -47,11 +55,14 @@ def _prompt(kind: str, tool: str, args: dict[str, Value]) -> str:
             return f"{tool} waits for its result from outside"
 
 
-def answers(asked: dict[str, Any], inbox: Sequence[Message]) -> DeferredToolResults | None:
-    """The answers in the framework's words; an unanswered question counts as refused. None if nothing was asked."""
-    if not asked:
+def answers(
+    asked: dict[str, Any], said: Mapping[str, Value], children: dict[str, Any], ends: Mapping[str | None, Value]
+) -> DeferredToolResults | None:  # fmt: skip
+    """What open calls have come to, in the framework's words; an unanswered question counts as refused. None if there are none.
+
+    `said`: answers of people, by interrupt; `children`: calls that wait for other runs, see children.starts; `ends`: of those."""
+    if not (asked or children):
         return None
-    said = {m.id: m.body for m in inbox if m.kind == "answer"}
     results = DeferredToolResults(metadata={a["call"]: a["metadata"] for a in asked.values() if a.get("metadata")})
     for id, a in asked.items():
         body = said.get(id) or {"status": "cancelled", "payload": {"reason": NOBODY}}
@@ -59,6 +70,9 @@ def answers(asked: dict[str, Any], inbox: Sequence[Message]) -> DeferredToolResu
             results.approvals[a["call"]] = _approval(body)
         else:
             results.calls[a["call"]] = _result(body)
+    for call, started in children.items():
+        worked, value = outcome(started, ends)
+        results.calls[call] = value if worked else ToolFailed(value)
     return results
 
 

@@ -59,6 +59,19 @@ def check_price(model: Any) -> None:
             )
 
 
+def provider_of(model: Any) -> str:
+    """The models that may answer, and where they are."""
+    return ", ".join(f"{m.system}:{m.model_name}" + (f" at {url}" if (url := _url(m)) else "") for m in _all(model))
+
+
+def _url(model: Any) -> str | None:
+    try:
+        url: str | None = model.base_url
+    except Exception:  # some models know their address only once they have been used
+        return None
+    return url
+
+
 def _all(model: Any) -> list[Any]:
     if (inner := getattr(model, "wrapped", None)) is not None:
         return _all(inner)
@@ -71,11 +84,7 @@ def _priced(model: Any) -> bool:
     from genai_prices import calc_price
     from genai_prices.types import Usage as Amount
 
-    try:
-        url = model.base_url
-    except Exception:  # some models know their address only once they have been used
-        url = None
-    for where in ({"provider_api_url": url}, {"provider_id": model.system}):
+    for where in ({"provider_api_url": _url(model)}, {"provider_id": model.system}):
         try:
             calc_price(Amount(input_tokens=1, output_tokens=1), model.model_name, **where)
             return True

@@ -5,7 +5,7 @@
     Guard (tools.py)     every tool execution goes through the ledger
 
 Nothing of the framework survives a step. What the messages do not say is in `state`, which stays small: retry counters,
-the questions that are open, a response that is not finished.
+the questions that are open and the children that are at work, a response that is not finished.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from pydantic_graph import End
 from ...core.errors import AgentError
 from ...core.model import Reply, Text, Thought, Turn, Value
 from ...ports import Context
+from .children import ended, ids_of, starts
 from .history import closing, prompt_of
-from .questions import answers, questions
+from .questions import answers, questions, spawning
 from .spend import spent, streams, translated, usage_so_far
 from .tools import ANY, Guard
 
@@ -78,6 +79,8 @@ class _Step:
             state = {}
         self.held: list[Value] = state.get("held", [])
         self.asked: dict[str, Any] = {} if turn.landing else state.get("asked", {})
+        self.said: dict[str, Value] | None = state.get("said")
+        self.children: dict[str, Any] = state.get("children", {})
         self.retries: dict[str, int] = state.get("retries", {})
         self.output_retries: int = state.get("output_retries", 0)
         self.landing = turn.landing if not self.held else None  # what the provider is at comes first
@@ -85,9 +88,12 @@ class _Step:
         self.run: Any = None
 
     async def take(self) -> Reply:
+        if self.asked and self.said is None and ids_of(self.children):
+            return self._children_first()
         history = ModelMessagesTypeAdapter.validate_python([*self.turn.messages, *self.held])
         prompt = prompt_of(self.turn, history) if not self.held else None
-        if (prompt is not None or self.landing) and (close := closing(history)):
+        ends = ended(self.turn.inbox)
+        if (prompt is not None or self.landing) and (close := closing(history, self.children, ends)):
             history.append(close)
             self.closed = _dump([close])
         guard = Guard(self.ctx, self.retries, landing=bool(self.landing), money=self.turn.limits.usd is not None)
@@ -96,7 +102,7 @@ class _Step:
                 prompt, message_history=history or None, deps=await self._deps(), usage=usage_so_far(self.turn.usage),
                 usage_limits=UsageLimits(request_limit=None),  # the brakes are the engine's
                 conversation_id=str(self.turn.key), capabilities=[guard], output_type=self._output_type(),
-                deferred_tool_results=answers(self.asked, self.turn.inbox),
+                deferred_tool_results=None if self.landing else answers(self.asked, self._said(), self.children, ends),
                 instructions=LANDING.format(reason=self.landing) if self.landing else None,
             ) as self.run:  # fmt: skip
                 self.run.ctx.state.output_retries_used = self.output_retries
@@ -161,9 +167,25 @@ class _Step:
                 state=self._state(held=self._new()),
             )  # fmt: skip
         if isinstance(output, DeferredToolRequests):
-            asks, asked = questions(output, self.turn)
-            return self.reply(then="ask", interrupts=asks, keep_ledger=True, state=self._state(asked=asked))
+            return self._paused(output)
         return self.reply(then="finish", output=ANY.dump_python(output, mode="json"))
+
+    def _paused(self, requests: DeferredToolRequests) -> Reply:
+        """People are asked and other runs are started at once. Who has to be waited for first are the people."""
+        asks, asked = questions(requests, self.turn)
+        children, outbox, lent = starts(spawning(requests), self.turn)
+        state, needs = self._state(asked=asked, children=children), ids_of(children)
+        then: Any = {"then": "ask"} if asks else {"then": "wait", "needs": needs, "reason": "child"} if needs else {}
+        return self.reply(**then, interrupts=asks, keep_ledger=True, state=state, outbox=outbox, children=lent)
+
+    def _children_first(self) -> Reply:
+        """The people have answered, and some children may still be at work: their answers are kept until all have ended."""
+        state = self._state(asked=self.asked, children=self.children, said=self._said())
+        return Reply(then="wait", needs=ids_of(self.children), reason="child", keep_ledger=True, state=state)
+
+    def _said(self) -> dict[str, Value]:
+        """What people have answered, by interrupt."""
+        return (self.said or {}) | {m.id: m.body for m in self.turn.inbox if m.kind == "answer" and m.id is not None}
 
     def reply(self, *, coming: Any = (), **fields: Any) -> Reply:
         """A reply with what this step added to the history."""

@@ -24,6 +24,7 @@ from ...core.errors import AgentError, OutcomeUnknown, ToolError
 from ...core.model import Effect, Result, Value
 from ...ports import Context
 from . import UNKNOWN
+from .children import SPAWN, told
 from .spend import check_price, once_only
 
 TAG = "$steprelay"
@@ -80,7 +81,7 @@ class Guard(AbstractCapability[Any]):
         began = monotonic()
         try:
             key = f"{call.tool_call_id}#{n}"
-            told = await self.step.call(key, run, effect="once" if effect == "needs_approval" else effect, timeout=timeout)
+            entry = await self.step.call(key, run, effect="once" if effect == "needs_approval" else effect, timeout=timeout)
         except OutcomeUnknown:
             raise ToolFailed(
                 f"{UNKNOWN}an earlier attempt at {call.tool_name} was started and cut off. It was not run again; whether it "
@@ -90,14 +91,14 @@ class Guard(AbstractCapability[Any]):
             raise e.__cause__ or e from None
         except ToolError as e:
             raise ToolFailed(str(e).replace(key, call.tool_name)) from None
-        self._show(call, told, began)
-        return _taken(told)
+        self._show(call, entry, began)
+        return _taken(entry)
 
-    def _show(self, call: Any, told: Value, began: float) -> None:
+    def _show(self, call: Any, entry: Value, began: float) -> None:
         """The result, live: the other calls of the response may take longer."""
-        said = told.get(TAG) if isinstance(told, dict) else None
+        said = entry.get(TAG) if isinstance(entry, dict) else None
         if said in (None, "value"):
-            value = told["value"] if said else told
+            value = entry["value"] if said else entry
             ms = round((monotonic() - began) * 1000, 1)
             self.step.emit(Result(id=call.tool_call_id, name=call.tool_name, value=value, ms=ms))
 
@@ -130,6 +131,8 @@ async def _told(running: Any) -> Value:
         raise  # of an agent inside the tool: told to the model
     except AgentRunError as e:
         raise RunEnds(str(e), final=True) from e
+    if asked := told(value):
+        return {TAG: "spawn", **asked}
     if isinstance(value, ToolReturn):
         return {TAG: "rich", "value": RICH.dump_python(value, mode="json")}
     plain = ANY.dump_python(value, mode="json")
@@ -143,8 +146,8 @@ def _message(error: BaseException) -> str:
     return str(getattr(error, "message", None) or error)
 
 
-def _taken(told: Value) -> Any:
-    match told:
+def _taken(entry: Value) -> Any:
+    match entry:
         case {"$steprelay": "value", "value": value}:
             return value
         case {"$steprelay": "rich", "value": value}:
@@ -157,6 +160,8 @@ def _taken(told: Value) -> Any:
             raise ApprovalRequired(metadata=metadata)
         case {"$steprelay": "deferred", "metadata": metadata, "kind": kind}:
             raise CallDeferred(metadata=metadata, kind=kind)
+        case {"$steprelay": "spawn", "children": children, "many": many}:
+            raise CallDeferred(metadata={SPAWN: {"children": children, "many": many}})
         case {"kind": str()} | [*_]:  # an image or a file, alone or in a list
-            return CONTENT.validate_python(told)
-    return told
+            return CONTENT.validate_python(entry)
+    return entry
