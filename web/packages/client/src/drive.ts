@@ -28,20 +28,20 @@ type PartPage = components["schemas"]["PartList"];
 export async function* drive(run: Run, o: DriveOptions = {}): AsyncGenerator<RunEvent, void> {
   const life = new AbortController();
   const leave = () => life.abort();
-  const queue: (RunEvent | { error: unknown })[] = [];
+  const queue: (RunEvent | { thrown: unknown })[] = [];
   let wake = () => {};
-  const tell = (e: RunEvent | { error: unknown }) => {
+  const tell = (e: RunEvent | { thrown: unknown }) => {
     queue.push(e);
     wake();
   };
   o.signal?.addEventListener("abort", leave);
   life.signal.addEventListener("abort", () => wake());
   try {
-    if (!o.signal?.aborted) void sit(run, { ...o, signal: life.signal }, tell).catch((error) => tell({ error }));
+    if (!o.signal?.aborted) void sit(run, { ...o, signal: life.signal }, tell).catch((thrown) => tell({ thrown }));
     while (!o.signal?.aborted) {
       const e = queue.shift();
       if (!e) await new Promise<void>((resolve) => (wake = resolve));
-      else if ("error" in e) throw e.error;
+      else if ("thrown" in e) throw e.thrown;
       else {
         yield e;
         if (!o.stay && settled(e)) return;
@@ -68,9 +68,10 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
   let carrier = run.view?.carrier ?? "client";
   let at = o.from ?? 0; // the first step that is not known whole
   let log: PartEvent[] = []; // what was told of it since it began anew
-  let fresh = !at && run.view?.step === -1; // there is nothing to read
+  const fresh = run.view && run.view.step === at - 1; // there is nothing to read
   let steps = 0; // since the last input
   let leading = false;
+  let etag: string | null = null; // of the row as it was last read
   let asked = false;
   let inbox: Promise<unknown> = Promise.resolve();
 
@@ -93,19 +94,21 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
     return true;
   };
 
-  /** How the run stands. What was missed of the steps before comes first. */
-  const see = async (e: EnvelopeEvent | RowEvent) => {
+  /** How the run stands. What was missed of the steps before comes first; if it was more than one, with the row. */
+  const see = async (e: EnvelopeEvent | RowEvent): Promise<void> => {
     const count = (e.type === "run" ? e.run : e.envelope).step + 1;
     if (count > at) {
-      if (e.type === "run" || !e.taken || count > at + 1 || log.at(-1)?.at[1] !== "c") await fill();
+      const whole = e.type === "envelope" && e.taken && count === at + 1 && log.at(-1)?.at[1] === "c";
+      if (!whole && e.type === "envelope") return look((etag = null));
+      if (!whole) await fill();
       at = count;
       log = [];
     }
     if (e.type === "run") carrier = e.run.carrier;
     else if (e.taken) steps++;
     if (settled(e)) steps = 0;
+    asked = false;
     next = nextOf(e);
-    fresh = false;
     emit(e);
   };
 
@@ -119,11 +122,10 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
     }
   };
 
-  let etag: string | null = null;
   /** Read the row. One that is known is asked for when it changes, at the latest after `ms`. */
-  const look = async (ms = 0) => {
+  const look = async (ms?: number | null) => {
     const began = Date.now();
-    const hold = etag ? Math.ceil(Math.min(ms, 20_000) / 1000) : 0;
+    const hold = etag && ms ? Math.ceil(Math.min(ms, 20_000) / 1000) : 0;
     const headers: HeadersInit = etag ? { "if-none-match": etag } : {};
     const question = path(run, hold ? `?wait=${hold}` : "");
     const [row, response] = await patiently(() => ask<RunView>(run, question, { headers }, o), o, emit);
@@ -131,7 +133,7 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
       etag = response.headers.get("etag");
       return see({ type: "run", run: row });
     }
-    await pause(Math.min(ms, 1000) - (Date.now() - began), signal); // a server that does not hold it is not hammered
+    await pause(Math.min(ms ?? 0, 1000) - (Date.now() - began), signal); // a server that does not hold it is not hammered
     if (next.action === "wait") wait(next.afterMs - (Date.now() - began));
   };
   const wait = (ms: number) => {
@@ -140,11 +142,11 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
 
   /** Ask for steps, or for news where others take them. Never a timer between two steps: hidden tabs have slow ones. */
   const lead = async () => {
-    leading = true;
     await inbox;
+    leading = true;
     etag = null;
     emit({ type: "driver", driving: true });
-    if (!fresh) await look();
+    await (fresh ? see({ type: "run", run: run.view! }) : look());
     for (let idle = 0; ;) {
       const { action, afterMs } = next;
       if (action === "pulse" && mine()) {
