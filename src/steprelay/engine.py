@@ -27,8 +27,7 @@ from . import children
 from .core import machine
 from .core.errors import AgentError, SchemaTooNew, StateInvalid, StepRelayError, StoreUnavailable
 from .core.model import (
-    Busy, Claim, Claimed, Commit, Committed, Fenced, New, Outcome, Refused, Reply, Request, Run, RunKey,
-    Step, Text,
+    Busy, Claim, Claimed, Commit, Committed, Fenced, New, Outcome, Refused, Reply, Request, Run, RunKey, Step, Text,
 )  # fmt: skip
 from .lease import Lease, Wall, insist
 from .core.noun import Noun, replace
@@ -93,13 +92,7 @@ class Engine:
             self._watch.refused(claimed)
             outcome = machine.refused(claimed) if claimed.run else None
             return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
-        taken: tuple[Step, ...] = ()
-        before, outgoing = claimed.steps[-1:], False
-
-        def advanced(outcome: Outcome, run: Run, now: float, refused: str | None = None) -> Advanced:
-            step = (taken or before or (None,))[-1]
-            return Advanced(outcome=outcome, run=run, step=step, now=now, taken=taken, refused=refused, outgoing=outgoing)
-
+        so_far = Advanced(outcome=None, run=claimed.run, step=(claimed.steps or (None,))[-1], now=claimed.now)
         while True:
             began = loop.time()
             commit = await self._judge(claimed, request, limit, listen)
@@ -111,17 +104,18 @@ class Engine:
             committed, kept = await self._commit(claimed, commit, self.lease if keep else None)
             if isinstance(committed, Fenced):
                 self._watch.report("fenced", claimed)
-                return advanced(Busy(until=None, carrier=claimed.run.carrier), claimed.run, claimed.now, "fenced")
+                return replace(so_far, outcome=Busy(until=None, carrier=claimed.run.carrier), refused="fenced")
             now = committed.now
             self._watch.report("step" if commit.step else "release", claimed, commit, spent, now)
             run = machine.apply(claimed.run, commit, now=now, unread=committed.inbox, renew=self.lease if kept else None)
+            so_far = replace(so_far, run=run, now=now, outgoing=so_far.outgoing or bool(commit.outbox))
             if commit.step:
-                taken += (replace(commit.step, committed_at=now),)
-                self.tell(run, taken[-1], listen)
-            outgoing = outgoing or bool(commit.outbox)
+                step = replace(commit.step, committed_at=now)
+                so_far = replace(so_far, step=step, taken=(*so_far.taken, step))
+                self.tell(run, step, listen)
             if run.claim_id is None:
-                return advanced(machine.outcome(run, now), run, now)
-            claimed = _renewed(claimed, run, taken[-1], committed, commit)
+                return replace(so_far, outcome=machine.outcome(run, now))
+            claimed = _renewed(claimed, run, so_far.taken[-1], committed, commit)
 
     def _warm(self) -> None:
         """Let the adapters that have a `warm` import their frameworks while the first claim is on its way."""

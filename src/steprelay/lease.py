@@ -87,14 +87,9 @@ class Lease:
     async def flush(self, key: str, entry: Json) -> bool:
         """Record a ledger entry now; False when the step is over: the run is cancelled or no longer ours.
 
-        Repeated while the store is away, for most of a lease; then raises StoreUnavailable.
-        """
-
-        async def send() -> bool:
-            return not (self.stop.done() or self._beat.done()) and await self._send()
-
+        Repeated while the store is away, for most of a lease; then raises StoreUnavailable."""
         self.unsent[key] = self.recorded[key] = entry
-        return await insist(send, self._span)
+        return await insist(self._send, self._span)
 
     async def _keep(self) -> None:
         """Beat until the step is over. A store that is away for a while costs nothing but the reserve in the lease."""
@@ -116,6 +111,8 @@ class Lease:
                 self._wake.set()
 
     async def _send(self) -> bool:
+        if self.stop.done() or self._beat.done():
+            return False
         async with self._sending:
             entries = dict(self.unsent)
             tail = codec.dumps({"text": self.said[-TAIL_BYTES:], "left": round(self._wall.left, 3)})

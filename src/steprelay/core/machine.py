@@ -256,7 +256,9 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     """The agent's reply as a commit. `seen`: the reply's messages as parts, and its parts. Raises AgentError for a reply
     that makes no sense, BadInput for one that is not JSON."""
     check_reply(reply)
-    tally = replace(_count(o.tally, reply, seen), heard=_unasked(o), children=o.tally.children | reply.children)
+    met = (codec.wait(o.claimed.run.wait) or Wait(reason="")).needs
+    unasked = {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and i not in met}  # a later wait still may
+    tally = replace(_count(o.tally, reply, seen), heard=unasked, children=o.tally.children | reply.children)
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
         tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
         return _end(o, "cancel", "cancelled", reply=reply, tally=tally)
@@ -291,7 +293,8 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
 def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False) -> Commit:
     """The agent's failure as a commit: a release to try again later, or the end."""
     run, tally = o.claimed.run, o.tally
-    info = ErrorInfo(code=getattr(error, "code", "agent_error"), message=_message(error), retryable=True)
+    said = str(error) if isinstance(error, StepRelayError) else f"{type(error).__name__}: {error}"
+    info = ErrorInfo(code=getattr(error, "code", "agent_error"), message=said[:2000], retryable=True)
     if isinstance(error, Transient):
         tally = replace(tally, releases=tally.releases + 1, last_error=info)
         if not o.landing and tally.releases <= o.limits.releases:
@@ -309,13 +312,6 @@ def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False
     if o.landing:
         return _end(o, "land", o.landing, tally=tally, output=tally.thought)
     return _end(o, "fail", hard, tally=tally, error=info.message)
-
-
-def _unasked(o: Opened) -> dict[str, Value]:
-    """Events and children that this step was shown and no wait has asked for: a later one still may."""
-    wait = codec.wait(o.claimed.run.wait)
-    met = wait.needs if wait else ()
-    return {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and i not in met}
 
 
 def check_reply(reply: Reply) -> None:
@@ -349,10 +345,6 @@ def _count(tally: Tally, reply: Reply, seen: Sequence[Part]) -> Tally:
 
 def _hash(value: Value) -> str:
     return sha256(codec.dumps(value).encode()).hexdigest()[:16]
-
-
-def _message(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:2000] if not isinstance(error, StepRelayError) else str(error)[:2000]
 
 
 def _later(o: Opened, reason: StopReason, after: float, now: float, tally: Tally, attempts: int | None = None) -> Commit:

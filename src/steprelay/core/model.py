@@ -318,7 +318,13 @@ class Claim(Noun):
     carrier: str  # who takes the step
 
 
-class Claimed(Noun):
+class Answer(Noun):
+    """What a verb came to, `now` by the store's clock."""
+
+    now: float
+
+
+class Claimed(Answer):
     """Everything one step needs. `run` is the row as it is after the claim."""
 
     claim: Claim
@@ -326,16 +332,14 @@ class Claimed(Noun):
     steps: tuple[Step, ...]  # from the floor to the index, without a gap
     inbox: tuple[Signal, ...]  # newer than `run.inbox_read`
     ledger: dict[str, Json]
-    now: float
 
 
-class Refused(Noun):
+class Refused(Answer):
     """Why a claim was not granted. `step`: the replayed step for `replay`, else the newest one. `until`, `carrier`: busy."""
 
     reason: Literal["replay", "conflict", "busy", "later", "waiting", "ended", "index", "absent", "created", "exists"]
     run: Run | None
     step: Step | None
-    now: float
     until: float | None = None
     carrier: str | None = None
 
@@ -365,33 +369,28 @@ class Commit(Noun):
     attempts: int | None = None  # releases only, None = as they are; a step always resets them
 
 
-class Committed(Noun):
+class Committed(Answer):
     """The commit is true. After a renewal: what arrived meanwhile; the claim now holds the next index."""
 
-    now: float
     inbox: tuple[Signal, ...] = ()
 
 
-class Fenced(Noun):
+class Fenced(Answer):
     """Somebody else holds the run, or the step is taken: nothing was changed."""
 
-    now: float
 
-
-class Alive(Noun):
+class Alive(Answer):
     """The claim still holds. `cancel`: a cancel waits in the inbox."""
 
-    now: float
     cancel: bool
 
 
-class Signalled(Noun):
+class Signalled(Answer):
     """`first` False: a signal with this request id was there already, and `body` is that one's."""
 
     run: Run
     body: Json
     first: bool
-    now: float
 
 
 class Due(Noun):
