@@ -123,7 +123,7 @@ def test_a_zip_that_is_too_large_is_told() -> None:
 
 
 def test_programs_that_netlify_cannot_load_are_refused_there_and_told_here() -> None:
-    with pytest.raises(ConfigError, match="asks for GLIBC 2.36, and Netlify's functions have 2.34: build without --python"):
+    with pytest.raises(ConfigError, match=r"asks for GLIBC 2.36, and Netlify's functions have 2.34: build without --python"):
         weight.judge(weighed(glibc=(2, 36)), deployed=True)
     assert "Fine for trying it on this machine" in weight.judge(weighed(glibc=(2, 36)), deployed=False)[1]
     assert len(weight.judge(weighed(glibc=(2, 34)), deployed=True)) == 1
@@ -164,7 +164,7 @@ def test_requirements_that_cannot_be_installed_are_told_in_the_installers_words(
     (tmp_path / "uv").write_text("#!/bin/sh\necho 'No solution found: x wants y' >&2\nexit 1\n")
     (tmp_path / "uv").chmod(0o755)
     monkeypatch.setenv("UV", str(tmp_path / "uv"))
-    with pytest.raises(ConfigError, match="requirements.txt cannot be installed: No solution found"):
+    with pytest.raises(ConfigError, match=r"requirements.txt cannot be installed: No solution found"):
         bundle.install(tmp_path / "requirements.txt", Path(sys.executable), tmp_path / "packages")
 
 

@@ -175,9 +175,10 @@ function environment() {
   };
 }
 
-/** The folder of the bundle: ours, or where the function's files are when this file was bundled into another. */
+/** The folder of the bundle: ours, or seen from the function into which this file was bundled. */
 function findHome() {
-  const roots = [dirname(fileURLToPath(import.meta.url)), join(process.env.LAMBDA_TASK_ROOT ?? ".", "python"), join(process.cwd(), "python")];
+  const here = dirname(fileURLToPath(import.meta.url));
+  const roots = [here, join(here, "../../python"), join(process.env.LAMBDA_TASK_ROOT ?? here, "python"), join(process.cwd(), "python")];
   const found = roots.find((root) => existsSync(join(root, "bundle.json")));
   if (!found) throw new Error(`there is no Python in ${roots.join(" or ")}; run: steprelay build netlify`);
   return found;

@@ -37,7 +37,7 @@ def weigh(out: Path) -> Weight:
     for path in files(out):
         data = path.read_bytes()
         size += len(data)
-        zipped += len(zlib.compress(data, 6))
+        zipped += len(zlib.compress(data, 1))
         parts[part(path.relative_to(out))] += len(data)
         if data.startswith(b"\x7fELF"):
             glibc = max(glibc, wants(data))
