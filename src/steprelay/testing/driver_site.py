@@ -38,13 +38,13 @@ class Served(Server):
 
     def __init__(self, engine: str, env: dict[str, str], target: str = TARGET) -> None:
         super().__init__(f"serve-{engine}", lend=False)
-        self._engine, self._env, self._target, self._ready = engine, env, target, 0
+        self.env, self._engine, self._target, self._ready = dict(env), engine, target, 0
 
     def start(self) -> Served:
         self._ready = self._lines() + 1
         main = "import sys; from steprelay.cli import main; main(sys.argv[1:])"
         where = () if self._engine == "temporal" else ("--port", str(self.port))
-        self._spawn(sys.executable, "-c", main, "serve", self._engine, self._target, *where, dying="KILL", env=self._env)
+        self._spawn(sys.executable, "-c", main, "serve", self._engine, self._target, *where, dying="KILL", env=self.env)
         return self
 
     def _lines(self) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import ClassVar
 
@@ -31,9 +32,9 @@ from .. import registry  # noqa: E402
 from ..core.errors import StoreUnavailable  # noqa: E402
 from ..core.model import RunKey  # noqa: E402
 from ..drivers.leg import Leg  # noqa: E402
-from .driver_site import Site, Stage  # noqa: E402
+from .driver_site import LEASE, Site, Stage  # noqa: E402
 from .engines import engine  # noqa: E402
-from .servers import free_port, fresh_url  # noqa: E402
+from .servers import free_port, fresh_url, postgres  # noqa: E402
 
 __all__ = ["DriverSuite", "Site", "Stage"]
 
@@ -178,6 +179,18 @@ class DriverSuite:
         stage.site.engine.start()
         await stage.until_status("engine-timer", "COMPLETED", seconds=60)
         await stage.whole("engine-timer", 4, self.engine)
+
+    async def test_the_store_is_killed_and_comes_back(self, stage: Stage) -> None:
+        """For longer than a step insists: the engine has to try again."""
+        await stage.start("store", steps=30, slow=0.05)
+        await stage.until_begun("store", 5)
+        postgres().crash()
+        away = time.monotonic() + LEASE
+        await stage.until(lambda: time.monotonic() > away, "a lease goes by")
+        postgres().start()
+        await stage.until_status("store", "COMPLETED", seconds=60)
+        rows = await stage.steps("store")
+        assert [s.index for s in rows] == list(range(30))
 
     async def test_a_wake_that_is_delivered_many_times_does_no_harm(self, stage: Stage) -> None:
         await stage.start("twice", steps=40, slow=0.01)

@@ -90,10 +90,12 @@ class EngineServer(Server):
 
 
 class Restate(EngineServer):
-    """`restate-server`, one node. `admin`: where deployments are registered and invocations are looked at."""
+    """`restate-server`, one node. `admin`: where deployments are registered and invocations are looked at; `settings`: variables
+    of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
         super().__init__("restate")
+        self.settings = settings or {}
         self._admin, self._fabric = free_port(), free_port()
         self.admin = f"http://127.0.0.1:{self._admin}"
 
@@ -111,6 +113,7 @@ class Restate(EngineServer):
             "RESTATE_INGRESS__BIND_PORT": str(self.port), "RESTATE_ADMIN__BIND_PORT": str(self._admin),
             "RESTATE_BIND_PORT": str(self._fabric), "RESTATE_DEFAULT_NUM_PARTITIONS": "1", "RESTATE_DISABLE_TELEMETRY": "true",
             "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE": "256 MiB", "RESTATE_SHUTDOWN_TIMEOUT": "1s",
+            **self.settings,
         }  # fmt: skip
         self._spawn(str(program(self.name)), "--no-logo", dying="KILL", env=settings)
         return self
