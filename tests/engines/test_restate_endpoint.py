@@ -132,7 +132,7 @@ async def test_a_server_that_does_not_know_us_says_so(monkeypatch):
     unknown = httpx.MockTransport(lambda _: httpx.Response(404, json={"message": "service 'steprelay-default' not found"}))
     monkeypatch.setattr(httpx, "AsyncClient", lambda real=httpx.AsyncClient, **_: real(transport=unknown))
     here = driver()
-    with pytest.raises(StoreUnavailable, match="not found.*registered"):
+    with pytest.raises(StoreUnavailable, match=r"not found.*registered"):
         await here.wake(RunKey("default", "r"), "restate")
     await here.close()
 
