@@ -222,6 +222,18 @@ async def test_a_run_that_waits_ends_when_its_workflow_is_cancelled(waits):
         await was_cancelled(it)
 
 
+async def test_a_cancel_that_comes_while_an_activity_ends_is_heard():
+    async def cancels_itself(turn, ctx):
+        await it.workflow.cancel()
+        return Reply(then="wait", after=3600.0)
+
+    for _ in range(5):
+        async with carried(cancels_itself) as it:
+            await it.start()
+            assert (await it.ended()).status == "CANCELLED"
+            await was_cancelled(it)
+
+
 async def was_cancelled(it) -> None:
     with pytest.raises(WorkflowFailureError) as failure:
         await it.workflow.result()

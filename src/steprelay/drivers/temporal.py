@@ -27,6 +27,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from .. import __version__
 from ..core.errors import ConfigError, StepRelayError, StoreUnavailable
 from ..core.model import RunKey
 from .leg import Leg, Next, Orchestrator
@@ -77,7 +78,8 @@ class Temporal(Orchestrator):
         worker = Worker(
             client, task_queue=self.queue(self._leg.tenant), workflows=[Relay], activities=[self._advance, self._cancel],
             workflow_runner=SandboxedWorkflowRunner(SandboxRestrictions.default.with_passthrough_modules("steprelay")),
-            max_heartbeat_throttle_interval=timedelta(seconds=BEAT),
+            max_heartbeat_throttle_interval=timedelta(seconds=BEAT), sticky_queue_schedule_to_start_timeout=timedelta(seconds=BEAT),
+            build_id=f"steprelay-{__version__}",  # else the SDK compiles all modules there are, to make a hash of them
         )  # fmt: skip
         try:
             async with worker:

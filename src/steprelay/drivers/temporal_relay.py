@@ -7,6 +7,7 @@ each workflow it would bring a second kernel along.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -33,6 +34,7 @@ class Relay:
 
     def __init__(self) -> None:
         self._kicks = 0
+        self._cancelling = False
 
     @workflow.signal
     def kick(self) -> None:
@@ -46,6 +48,7 @@ class Relay:
         except BaseException as e:
             if not is_cancelled_exception(e):
                 raise
+            self._cancelling = True
             await _call("steprelay.cancel", key)  # so that the run's own history has its end
             await self._carry(key)
             raise
@@ -61,6 +64,8 @@ class Relay:
             told = await _call("steprelay.advance", key)
             if self._kicks == seen and told["kind"] == "done":
                 return
+            if workflow.cancellation_reason() is not None and not self._cancelling:
+                raise asyncio.CancelledError  # it came while the activity ended, which is then just done
             if self._kicks == seen and told["after"] != 0:
                 await self._news(seen, told["after"])
 
