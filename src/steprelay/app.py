@@ -25,7 +25,7 @@ from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
 from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
-from .drivers import hosts
+from .drivers import aws_lambda, hosts
 from .drivers.gate import Gate, rules
 from .drivers.function import FunctionWaker
 from .drivers.leg import Leg, Orchestrator
@@ -333,6 +333,8 @@ class App:
         if s.public_url and s.secret and s.qstash_token:
             return QStashWaker(s.public_url, driver_secret(s.secret), s.qstash_token, api=s.qstash_url)
         host = hosts.here(os.environ)
+        if s.secret and (function := s.lambda_function or (host.function(os.environ) if aws_lambda.available() else None)):
+            return aws_lambda.LambdaWaker(function, driver_secret(s.secret))
         if s.public_url and s.secret and host.carries_at and host.request:
             signs = driver_secret(s.secret)
             return FunctionWaker(s.public_url, signs, path=host.carries_at, engine=self.engine, request=host.request)

@@ -9,6 +9,7 @@ deadline          STEPRELAY_DEADLINE                                   none: wha
 lease             STEPRELAY_LEASE                                      15
 qstash_token      QSTASH_TOKEN                                         none: background work is started by self-calls
 qstash_url        QSTASH_URL                                           https://qstash.upstash.io
+lambda_function   STEPRELAY_LAMBDA_FUNCTION                            on AWS Lambda the function itself, else none
 temporal          STEPRELAY_TEMPORAL                                   none: that engine carries no runs; else its address
 restate           STEPRELAY_RESTATE                                    none, as above: the URL of its ingress
 inngest           STEPRELAY_INNGEST                                    none, as above: the URL of its API
@@ -36,6 +37,7 @@ VARIABLES = {
     "lease": ("STEPRELAY_LEASE",),
     "qstash_token": ("QSTASH_TOKEN",),
     "qstash_url": ("QSTASH_URL",),
+    "lambda_function": ("STEPRELAY_LAMBDA_FUNCTION",),
     "temporal": ("STEPRELAY_TEMPORAL",),
     "restate": ("STEPRELAY_RESTATE",),
     "inngest": ("STEPRELAY_INNGEST",),
@@ -57,6 +59,7 @@ class Settings:
     lease: float = 15.0
     qstash_token: str | None = None
     qstash_url: str = "https://qstash.upstash.io"
+    lambda_function: str | None = None
     temporal: str | None = None
     restate: str | None = None
     inngest: str | None = None

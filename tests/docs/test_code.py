@@ -57,9 +57,12 @@ async def test_the_example_of_the_readme_answers(monkeypatch):
 
 
 async def test_the_agents_of_the_agents_page_do_what_it_says():
-    _, (count, stock, post, clean, _checkout, survey, nightly, braked) = run_blocks("docs/agents.md")
+    _, (count, stock, post, clean, _checkout, survey, editor, nightly, braked) = run_blocks("docs/agents.md")
     assert await survey.result(await survey.start("go")) == ["Sun in Cairo.", "Sun in Oslo.", "Sun in Rome."]
     await survey.shutdown()
+    told = json.loads(await editor.result(await editor.start("go")))  # the test model calls every tool
+    assert told == {"compare": ["Sun in a."], "ask_look": "a"}
+    await editor.shutdown()
     assert list(nightly.clockwork.runs.values()) == ["nightly"]
     assert await count.result(await count.start("go")) == 3
     assert await braked.result(await braked.start("go")) == 3
@@ -83,7 +86,7 @@ async def test_the_agents_of_the_agents_page_do_what_it_says():
 async def test_the_event_of_the_agents_page_is_delivered_to_its_address():
     import httpx
 
-    _, (*_, checkout, _survey, _nightly, _braked) = run_blocks("docs/agents.md")
+    _, (*_, checkout, _survey, _editor, _nightly, _braked) = run_blocks("docs/agents.md")
     run = await checkout.start("go")
     with pytest.raises(AgentError, match="WAITING"):
         await checkout.result(run)

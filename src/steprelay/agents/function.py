@@ -140,6 +140,7 @@ class FunctionAgent(Agent):
         if not callable(function):
             raise BadInput(f"{function!r} is not callable; give a function (turn, ctx) -> Reply")
         self.function, self._event_url = function, event_url
+        self.provider: str | None = getattr(function, "provider", None)  # whom it calls, see drivers/gate.py
 
     async def step(self, turn: Turn, ctx: Context) -> Reply:
         context = FunctionContext(ctx, turn, self._event_url)

@@ -23,6 +23,12 @@ class Host:
     scheduled: float | None
     carries_at: str | None = None
     """The path of the function that carries runs in the background, where that is one of its own."""
+    named: str | None = None
+    """The variable that holds this function's name, where a function can be called by it."""
+
+    def function(self, environ: Mapping[str, str]) -> str | None:
+        """The name under which this function can invoke itself."""
+        return environ.get(self.named) if self.named else None
 
 
 HOSTS = (
@@ -36,7 +42,14 @@ HOSTS = (
         carries_at="/.netlify/functions/start-job-background",
     ),
     # AWS Lambda: set for each function, at most 15 minutes; the context of each request tells what is left.
-    Host(name="lambda", marks=("AWS_LAMBDA_FUNCTION_NAME",), request=None, background=None, scheduled=None),
+    Host(
+        name="lambda",
+        marks=("AWS_LAMBDA_FUNCTION_NAME",),
+        request=None,
+        background=None,
+        scheduled=None,
+        named="AWS_LAMBDA_FUNCTION_NAME",
+    ),
     # Vercel, maxDuration: 300 s unless set otherwise. Only cron calls and requests: no background functions.
     Host(name="vercel", marks=("VERCEL",), request=300.0, background=300.0, scheduled=300.0),
 )

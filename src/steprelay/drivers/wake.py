@@ -85,9 +85,9 @@ class HttpWaker(Waker):
 
     async def call(self, key: RunKey, carrier: str, *, read: float | None = None) -> Mapping[str, str]:
         """Send it, and answer the headers of what came back; `read`: seconds to wait for that. Raises StoreUnavailable."""
-        body = _body(key, carrier)
+        body = body_of(key, carrier)
         headers = {"content-type": "application/json", **signed(self._secret, body)}
-        return await _post(self._url, body, headers, self._timeout, "the self-call", read)
+        return await post(self._url, body, headers, self._timeout, "the self-call", read)
 
 
 class QStashWaker(Waker):
@@ -107,7 +107,7 @@ class QStashWaker(Waker):
         self._secret, self._token, self._timeout = secret, token, timeout
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
-        body, seconds = _body(key, carrier), math.ceil(after)
+        body, seconds = body_of(key, carrier), math.ceil(after)
         forwarded = {"prefer": "wait", **signed(self._secret, body, after=seconds)}
         headers = {
             "authorization": f"Bearer {self._token}",
@@ -115,7 +115,7 @@ class QStashWaker(Waker):
             **({"upstash-delay": f"{seconds}s"} if seconds else {}),
             **{f"upstash-forward-{name}": value for name, value in forwarded.items()},
         }
-        await _post(self._publish, body, headers, self._timeout, "the message queue")
+        await post(self._publish, body, headers, self._timeout, "the message queue")
 
 
 def signed(secret: str, body: str, after: float = 0.0) -> dict[str, str]:
@@ -130,14 +130,15 @@ def signed(secret: str, body: str, after: float = 0.0) -> dict[str, str]:
     }
 
 
-def _body(key: RunKey, carrier: str) -> str:
+def body_of(key: RunKey, carrier: str) -> str:
+    """What `/api/carry` is sent."""
     return json.dumps({"tenant": key.tenant, "id": key.id, "carrier": carrier})
 
 
-async def _post(
+async def post(
     url: str, body: str, headers: dict[str, str], timeout: float, who: str, read: float | None = None
 ) -> Mapping[str, str]:  # fmt: skip
-    """Answers the headers of the response. Raises StoreUnavailable when it was not taken; nothing of ours is told."""
+    """Send a call, and answer the headers of what came back. Raises StoreUnavailable when it was not taken; nothing of ours is told."""
     import httpx
 
     try:
