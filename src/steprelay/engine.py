@@ -80,7 +80,9 @@ class Engine:
         stays away for most of a lease: what became of the step is then found out by repeating the request.
         """
         limit, loop = Wall(wall), asyncio.get_running_loop()
-        self._warm()
+        while self._cold:  # adapters with a `warm` import their frameworks while the first claim is on its way
+            warming = loop.run_in_executor(None, self._cold.pop())
+            warming.add_done_callback(lambda f: f.cancelled() or f.exception())  # the step will say it better
         claim = partial(
             self.store.claim, key, holder=holder, lease=self.lease, carrier=carrier, expect=expect, request=request, new=new,
             claim_id=self._ids(),  # one for all tries: a claim whose answer was lost is granted again
@@ -90,8 +92,8 @@ class Engine:
             claimed = await insist(claim, self.lease)  # granted again, and loaded anew
         if isinstance(claimed, Refused):
             self._watch.refused(claimed)
-            outcome = machine.refused(claimed) if claimed.run else None
-            return Advanced(outcome=outcome, run=claimed.run, step=claimed.step, now=claimed.now, refused=claimed.reason)
+            outcome, run, step = machine.refused(claimed), claimed.run, claimed.step
+            return Advanced(outcome=outcome, run=run, step=step, now=claimed.now, refused=claimed.reason)
         so_far = Advanced(outcome=None, run=claimed.run, step=(claimed.steps or (None,))[-1], now=claimed.now)
         while True:
             began = loop.time()
@@ -117,12 +119,6 @@ class Engine:
                 return replace(so_far, outcome=machine.outcome(run, now))
             claimed = _renewed(claimed, run, so_far.taken[-1], committed, commit)
 
-    def _warm(self) -> None:
-        """Let the adapters that have a `warm` import their frameworks while the first claim is on its way."""
-        while self._cold:
-            warming = asyncio.get_running_loop().run_in_executor(None, self._cold.pop())
-            warming.add_done_callback(lambda f: f.cancelled() or f.exception())  # the step will say it better
-
     async def _judge(self, claimed: Claimed, request: Request | None, wall: Wall, listen: Listen | None) -> Commit:
         """From a claim to what shall be committed."""
         try:
@@ -130,11 +126,11 @@ class Engine:
             if isinstance(opened, Commit):
                 return opened
             turn = opened.turn
-        except SchemaTooNew:
+        except (StateInvalid, TypeError, ValueError, KeyError, AttributeError) as e:  # a payload of another shape than ours
+            if not isinstance(e, SchemaTooNew):
+                return machine.invalid(claimed, e)
             await self._commit(claimed, machine.untouched(claimed, after=30.0), None)
             raise
-        except (StateInvalid, TypeError, ValueError, KeyError, AttributeError) as e:  # a payload of another shape than ours
-            return machine.invalid(claimed, e)
         agent = self.agents.get(turn.agent)
         if agent is None:
             known = ", ".join(map(repr, self.agents)) or "none"
@@ -182,17 +178,16 @@ class Engine:
         whether the claim is kept: not after a lost answer (the inbox went with it), nor when the run was handed over."""
         claim = claimed.claim
         committed = await insist(lambda: self.store.commit(claim, commit, renew=renew), self.lease)
-        sure = isinstance(committed, Committed)
-        if isinstance(committed, Fenced) and (at := await self._ours(claim, commit)) is not None:
+        kept = False
+        if isinstance(committed, Committed):
+            carrier = next((s.carrier for s in reversed(committed.inbox) if s.carrier), claim.carrier)
+            kept = renew is not None and carrier in (claim.carrier, "any")
+        elif (at := await self._ours(claim, commit)) is not None:
             committed = Committed(now=at)
-        if renew is None or isinstance(committed, Fenced):
-            return committed, False
-        carrier = next((s.carrier for s in reversed(committed.inbox) if s.carrier), claim.carrier)
-        if sure and carrier in (claim.carrier, "any"):
-            return committed, True
-        idle = Commit(status=commit.status, after=0.0, tally=commit.tally, inbox_read=commit.inbox_read, attempts=0)
-        await insist(lambda: self.store.commit(replace(claim, index=claim.index + 1), idle), self.lease)
-        return committed, False
+        if renew is not None and not kept and isinstance(committed, Committed):
+            idle = Commit(status=commit.status, after=0.0, tally=commit.tally, inbox_read=commit.inbox_read, attempts=0)
+            await insist(lambda: self.store.commit(replace(claim, index=claim.index + 1), idle), self.lease)
+        return committed, kept
 
     async def _ours(self, claim: Claim, commit: Commit) -> float | None:
         """When a commit that came back fenced was made by an earlier try whose answer was lost; None: it never was."""

@@ -61,10 +61,9 @@ class StepContext:
             entry = self._record(full, {"denied": denial})
         if "value" in entry or "error" in entry or "denied" in entry:
             return self._told(full, entry)
-        guarded = effect in ("once", "needs_approval")
-        if guarded and "started" in entry:
-            return await self._unknown(full, key, unknown)
-        if guarded:
+        if effect in ("once", "needs_approval"):
+            if "started" in entry:
+                return await self._unknown(full, key, unknown)
             await self._announce(full, key)
         try:
             entry = await outcome(key, fn, timeout, self._turn.limits.result_bytes, full if keep else None)

@@ -19,10 +19,6 @@ from .noun import Noun
 
 T = TypeVar("T", bound=Noun)
 PARTS: dict[str, type[Any]] = {c.type: c for c in (Text, Thought, Call, Result, State, Interrupt, Usage, End)}
-_NESTED: dict[str, type[Any]] = {
-    "total": Usage, "round": Usage, "last_request": Usage, "last_error": ErrorInfo, "error": ErrorInfo,
-}  # fmt: skip
-_TUPLES = {"queued", "needs"}
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -70,7 +66,9 @@ def build(cls: type[T], data: Value) -> T:
     """A payload from a JSON object. Raises StateInvalid when the shape is wrong."""
     if not isinstance(data, dict):
         raise StateInvalid(f"{cls.__name__}: expected an object, got {data!r:.80}")
-    known = {name: _field(name, value) for name, value in data.items() if name in cls.fields and name != "extra"}
+    known = {
+        name: _field(cls.fields[name], name, value) for name, value in data.items() if name in cls.fields and name != "extra"
+    }
     if "extra" in cls.fields and len(known) < len(data):
         known["extra"] = {name: value for name, value in data.items() if name not in known}
     try:
@@ -79,10 +77,12 @@ def build(cls: type[T], data: Value) -> T:
         raise StateInvalid(str(e)) from e
 
 
-def _field(name: str, value: Value) -> Any:
-    if name in _NESTED and isinstance(value, dict):
-        return build(_NESTED[name], value)
-    return tuple(value) if name in _TUPLES and isinstance(value, list) else value
+def _field(default: Any, name: str, value: Value) -> Any:
+    """A default that is a payload or a tuple says what the field holds; errors have none."""
+    kind = ErrorInfo if name in ("error", "last_error") else type(default)
+    if isinstance(value, dict) and issubclass(kind, Noun):
+        return build(kind, value)
+    return tuple(value) if kind is tuple and isinstance(value, list) else value
 
 
 def part_to(part: Part) -> dict[str, Value]:

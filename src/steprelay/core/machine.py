@@ -32,6 +32,7 @@ Cause = Literal[
     "prompt", "resume",  # of an ended run
 ]  # fmt: skip
 
+_ENDED: dict[Cause, Status] = {"prompt": "RUNNING", "resume": "RUNNING"}
 _NEXT: dict[Status, dict[Cause, Status]] = {
     "RUNNING": {
         "continue": "RUNNING", "finish": "COMPLETED", "ask": "AWAITING_INPUT", "wait": "WAITING", "retry": "WAITING",
@@ -39,9 +40,7 @@ _NEXT: dict[Status, dict[Cause, Status]] = {
     },
     "WAITING": {"due": "RUNNING", "unmet": "WAITING", "expire": "CANCELLED", "cancel": "CANCELLED"},
     "AWAITING_INPUT": {"answer": "RUNNING", "unmet": "AWAITING_INPUT", "expire": "CANCELLED", "cancel": "CANCELLED"},
-    "COMPLETED": {"prompt": "RUNNING", "resume": "RUNNING"},
-    "FAILED": {"prompt": "RUNNING", "resume": "RUNNING"},
-    "CANCELLED": {"prompt": "RUNNING", "resume": "RUNNING"},
+    "COMPLETED": _ENDED, "FAILED": _ENDED, "CANCELLED": _ENDED,
 }  # fmt: skip
 TABLE: dict[tuple[Status, Cause], Status] = {(status, cause): to for status, row in _NEXT.items() for cause, to in row.items()}
 TERMINAL: frozenset[Status] = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
@@ -110,14 +109,14 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         missing = [n for n in wait.needs if n not in o.got]
         passed = wait.until is not None and now >= wait.until
         disturbed = not (wait.needs or passed or wait.until is None)  # a timer, woken early
-        if (missing or disturbed) and not _too_old(o.tally, o.limits, now):
+        if (missing or disturbed) and not _too_old(o, now):
             if passed:
                 return _end(o, "expire", "expired", error=f"nobody gave {missing[0]!r} in time")
             return _unmet(o, wait, now)
         o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
     landing = _soft(o.tally, o.limits)
-    if hard := _hard(run, o.tally, o.limits, now):
+    if hard := _hard(o, now):
         if landing and hard != "deadline":
             return _end(o, "land", landing, output=o.tally.thought)
         return _end(o, "brake", hard, error=_why(hard, o))
@@ -201,16 +200,18 @@ def _charge_the_dead(run: Run, tally: Tally) -> Tally:
     return replace(tally, total=tally.total + lost, round=tally.round + lost, charged=tally.charged + dead)
 
 
-def _hard(run: Run, tally: Tally, limits: Limits, now: float) -> StopReason | None:
-    if _too_old(tally, limits, now):
+def _hard(o: Opened, now: float) -> StopReason | None:
+    if _too_old(o, now):
         return "deadline"
-    if run.attempts > limits.attempts:
-        return "step_exceeds_deadline" if _died_at_the_wall(run) else "attempts_exhausted"
-    return None
+    if o.claimed.run.attempts <= o.limits.attempts:
+        return None
+    tail = codec.loads(o.claimed.run.tail)  # how far off its host's wall was at the last sign of life of the newest dead attempt
+    left = tail.get("left") if isinstance(tail, dict) else None
+    return "step_exceeds_deadline" if left is not None and left <= INTERVAL else "attempts_exhausted"
 
 
-def _too_old(tally: Tally, limits: Limits, now: float) -> bool:
-    return limits.seconds is not None and tally.began_at is not None and now - tally.began_at >= limits.seconds
+def _too_old(o: Opened, now: float) -> bool:
+    return o.limits.seconds is not None and o.tally.began_at is not None and now - o.tally.began_at >= o.limits.seconds
 
 
 def left(tally: Tally, limits: Limits) -> dict[str, float]:
@@ -237,13 +238,6 @@ def _settled(tally: Tally, body: Value) -> Tally:
     return replace(tally, children=others, total=tally.total + usage, round=tally.round + usage, steps=steps)
 
 
-def _died_at_the_wall(run: Run) -> bool:
-    """The newest dead attempt's last sign of life came within one interval of its host's wall."""
-    tail = codec.loads(run.tail)
-    left = tail.get("left") if isinstance(tail, dict) else None
-    return left is not None and left <= INTERVAL
-
-
 def _why(hard: StopReason, o: Opened) -> str:
     last = f" Last error: {o.tally.last_error.message}" if o.tally.last_error and hard != "deadline" else ""
     return _WHY[hard].format(step=o.claimed.run.step, seconds=o.limits.seconds, attempts=o.limits.attempts) + last
@@ -256,62 +250,56 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     """The agent's reply as a commit. `seen`: the reply's messages as parts, and its parts. Raises AgentError for a reply
     that makes no sense, BadInput for one that is not JSON."""
     check_reply(reply)
+    if reply.then == "wait" and reply.release and not (cancelled or o.landing):
+        return _poll(o, reply, now)
     met = (codec.wait(o.claimed.run.wait) or Wait(reason="")).needs
     unasked = {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and i not in met}  # a later wait still may
-    tally = replace(_count(o.tally, reply, seen), heard=unasked, children=o.tally.children | reply.children)
+    unheard = o.tally.fresh and not reply.messages
+    o = replace(o, tally=replace(_count(o.tally, reply, seen), heard=unasked, children=o.tally.children | reply.children))
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
-        tally = replace(tally, queued=(), fresh=o.tally.fresh and not reply.messages)
-        return _end(o, "cancel", "cancelled", reply=reply, tally=tally)
+        return _end(replace(o, tally=replace(o.tally, queued=(), fresh=unheard)), "cancel", "cancelled", reply)
     if o.landing:
-        output = reply.output if reply.then == "finish" else tally.thought
-        return _end(o, "land", o.landing, reply=reply, tally=tally, output=output)
-    match reply.then:
-        case "finish":
-            return _end(o, "finish", "finished", reply=reply, tally=tally, output=reply.output)
-        case "fail":
-            error = reply.error or "the agent gave up without saying why"
-            return _end(o, "fail", "agent_error", reply=reply, tally=tally, error=error, output=reply.output)
-        case "continue":
-            return _commit(o, "continue", None, reply, replace(tally, steps=tally.steps + 1), 0.0)
-        case "ask":
-            kind: StopReason = "approval" if any(i.kind == "approval" for i in reply.interrupts) else "question"
-            ids, after = tuple(i.id for i in reply.interrupts), o.limits.expires
-        case "wait":
-            if reply.release:
-                return _poll(o, reply, now)
-            kind, ids, after = reply.reason, reply.needs, reply.after
-    if reply.then == "wait" and ids and all(i in tally.heard for i in ids):
+        return _end(o, "land", o.landing, reply, reply.output if reply.then == "finish" else o.tally.thought)
+    if reply.then == "finish":
+        return _end(o, "finish", "finished", reply, reply.output)
+    if reply.then == "fail":
+        return _end(o, "fail", "agent_error", reply, reply.output, reply.error or "the agent gave up without saying why")
+    o = replace(o, tally=replace(o.tally, steps=o.tally.steps + 1))
+    if reply.then == "continue":
+        return _commit(o, "continue", None, reply, 0.0)
+    kind, ids, after = reply.reason, reply.needs, reply.after
+    if reply.then == "ask":
+        kind = "approval" if any(i.kind == "approval" for i in reply.interrupts) else "question"
+        ids, after = tuple(i.id for i in reply.interrupts), o.limits.expires
+    elif ids and all(i in unasked for i in ids):
         after = 0.0  # what it waits for came before it asked
     until = None if after is None else now + after
     end = End(status=TABLE[o.status, reply.then], stop_reason=kind, until=until)
-    parts: tuple[Part, ...] = (*reply.interrupts, end)
     wait = Wait(reason=kind, until=until, needs=ids)
-    tally = replace(tally, steps=tally.steps + 1)
-    return _commit(o, reply.then, kind, reply, tally, _within(o, after, now), parts=parts, wait=wait)
+    return _commit(o, reply.then, kind, reply, _within(o, after, now), parts=(*reply.interrupts, end), wait=wait)
 
 
 def failed(o: Opened, error: BaseException, now: float, *, overrun: bool = False) -> Commit:
     """The agent's failure as a commit: a release to try again later, or the end."""
-    run, tally = o.claimed.run, o.tally
+    run = o.claimed.run
     said = str(error) if isinstance(error, StepRelayError) else f"{type(error).__name__}: {error}"
     info = ErrorInfo(code=getattr(error, "code", "agent_error"), message=said[:2000], retryable=True)
+    tally = replace(o.tally, last_error=info)
     if isinstance(error, Transient):
-        tally = replace(tally, releases=tally.releases + 1, last_error=info)
-        if not o.landing and tally.releases <= o.limits.releases:
-            after = error.after if error.after is not None else backoff(tally.releases, str(run.key))
-            reason: StopReason = "rate_limited" if error.reason == "rate_limited" else "retry"
-            return _later(o, reason, after, now, tally, attempts=0)
+        o = replace(o, tally=replace(tally, releases=tally.releases + 1))
+        if not o.landing and o.tally.releases <= o.limits.releases:
+            after = error.after if error.after is not None else backoff(o.tally.releases, str(run.key))
+            return _later(o, "rate_limited" if error.reason == "rate_limited" else "retry", after, now, attempts=0)
         hard: StopReason = "attempts_exhausted"
     else:
-        tally = replace(tally, failures=tally.failures + 1, last_error=info)
+        o = replace(o, tally=replace(tally, failures=tally.failures + 1))
         final = isinstance(error, AgentError) and error.final
         if not final and run.attempts < o.limits.attempts:
-            after = 0.0 if overrun else backoff(tally.failures, str(run.key))
-            return _later(o, "retry", after, now, tally)
+            return _later(o, "retry", 0.0 if overrun else backoff(o.tally.failures, str(run.key)), now)
         hard = "step_exceeds_deadline" if overrun else "agent_error"
     if o.landing:
-        return _end(o, "land", o.landing, tally=tally, output=tally.thought)
-    return _end(o, "fail", hard, tally=tally, error=info.message)
+        return _end(o, "land", o.landing, output=o.tally.thought)
+    return _end(o, "fail", hard, error=info.message)
 
 
 def check_reply(reply: Reply) -> None:
@@ -347,22 +335,21 @@ def _hash(value: Value) -> str:
     return sha256(codec.dumps(value).encode()).hexdigest()[:16]
 
 
-def _later(o: Opened, reason: StopReason, after: float, now: float, tally: Tally, attempts: int | None = None) -> Commit:
+def _later(o: Opened, reason: StopReason, after: float, now: float, attempts: int | None = None) -> Commit:
     """A release until a timer. With `attempts` set anew, what was counted against them is forgotten as well."""
-    if attempts == 0:
-        tally = replace(tally, failures=0, charged=0)
     wait = Wait(reason=reason, until=now + after, got=o.got)
-    status = TABLE[o.status, "retry"]
-    return _release(o, status, reason, _within(o, after, now), tally=tally, wait=wait, attempts=attempts)
+    status, after_all = TABLE[o.status, "retry"], _within(o, after, now)
+    o = replace(o, tally=replace(o.tally, failures=0, charged=0)) if attempts == 0 else o
+    return _release(o, status, reason, after_all, wait=wait, attempts=attempts)
 
 
 def _poll(o: Opened, reply: Reply, now: float) -> Commit:
     """The provider is still at work: come back without a step row."""
-    tally = replace(o.tally, releases=o.tally.releases + 1)
-    if tally.releases > o.limits.releases:
+    polled = replace(o, tally=replace(o.tally, releases=o.tally.releases + 1))
+    if polled.tally.releases > o.limits.releases:
         return _end(o, "brake", "attempts_exhausted", error=f"the provider did not finish in {o.limits.releases} polls")
-    c = _later(o, reply.reason, reply.after or 0.0, now, tally, attempts=0)
-    return replace(c, state=_text(reply.state), scratchpad=_text(reply.scratchpad))
+    later = _later(polled, reply.reason, reply.after or 0.0, now, attempts=0)
+    return replace(later, state=_text(reply.state), scratchpad=_text(reply.scratchpad))
 
 
 def _within(o: Opened, after: float | None, now: float) -> float | None:
@@ -378,18 +365,18 @@ def _within(o: Opened, after: float | None, now: float) -> float | None:
 
 def _release(
     o: Opened, status: Status, reason: StopReason | None, after: float | None, *,
-    tally: Tally | None = None, wait: Wait | None = None, ended: bool = False, attempts: int | None = None,
+    wait: Wait | None = None, ended: bool = False, attempts: int | None = None,
 ) -> Commit:  # fmt: skip
     """Give the claim back without a step. What the signals changed is kept, so that nothing is heard twice."""
     prompt = codec.dumps(o.prompt) if o.round != o.claimed.run.round else None
     return Commit(
         status=status, after=after, stop_reason=reason, ended=ended, wait=codec.pack(wait) if wait else None, prompt=prompt,
-        round=o.round, limits=codec.pack(o.limits), tally=codec.pack(tally or o.tally), inbox_read=o.inbox_read, attempts=attempts,
+        round=o.round, limits=codec.pack(o.limits), tally=codec.pack(o.tally), inbox_read=o.inbox_read, attempts=attempts,
     )  # fmt: skip
 
 
 def _commit(
-    o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, tally: Tally, after: float | None, *,
+    o: Opened, cause: Cause, reason: StopReason | None, reply: Reply, after: float | None, *,
     parts: tuple[Part, ...] = (), wait: Wait | None = None, ended: bool = False,
 ) -> Commit:  # fmt: skip
     """The commit of a step: its row, and what it changes."""
@@ -400,24 +387,22 @@ def _commit(
         parts=tuple(codec.dumps(codec.part_to(p)) for p in (*reply.parts, *parts)), usage=codec.dumps(usage) if usage else None,
         state=_text(reply.state), floor=reply.floor, claimed_at=o.claimed.now,
     )  # fmt: skip
-    tally = tally if reply.keep_ledger else replace(tally, base=run.step + 1)
+    o = o if reply.keep_ledger else replace(o, tally=replace(o.tally, base=run.step + 1))
     return replace(
-        _release(o, status, reason, after, tally=tally, wait=wait, ended=ended), step=step, state=step.state, floor=reply.floor,
+        _release(o, status, reason, after, wait=wait, ended=ended), step=step, state=step.state, floor=reply.floor,
         scratchpad=_text(reply.scratchpad), outbox=reply.outbox, blobs=reply.blobs, keep_ledger=reply.keep_ledger,
     )  # fmt: skip
 
 
 def _end(
-    o: Opened, cause: Cause, reason: StopReason, *,
-    reply: Reply | None = None, tally: Tally | None = None, output: Value = None, error: str | None = None,
-) -> Commit:  # fmt: skip
+    o: Opened, cause: Cause, reason: StopReason, reply: Reply | None = None, output: Value = None, error: str | None = None
+) -> Commit:
     """Every end is a step row. Queued prompts make it the end of the round only: the run is due again at once."""
-    tally = tally or o.tally
     info = None if error is None else ErrorInfo(code=reason, message=error, retryable=reason not in _FINAL)
     end = End(status=TABLE[o.status, cause], stop_reason=reason, output=output, error=info)
-    tally = replace(tally, last_error=info or tally.last_error, failures=0, charged=0, releases=0)
-    more = bool(tally.queued)
-    return _commit(o, cause, reason, reply or Reply(), tally, 0.0 if more else None, parts=(end,), ended=not more)
+    tally = replace(o.tally, last_error=info or o.tally.last_error, failures=0, charged=0, releases=0)
+    o, after = replace(o, tally=tally), 0.0 if tally.queued else None
+    return _commit(o, cause, reason, reply or Reply(), after, parts=(end,), ended=not tally.queued)
 
 
 def _text(value: Value) -> str | None:
@@ -458,12 +443,12 @@ def outcome(run: Run, now: float) -> Outcome:
     return Again(after=max(0.0, (run.due_at or now) - now))
 
 
-def refused(r: Refused) -> Outcome:
-    """The same for a claim that was not granted."""
-    assert r.run is not None, "an absent run has no outcome"
-    if r.reason == "busy":
-        return Busy(until=r.until, carrier=r.carrier or r.run.carrier)
-    return Again(after=0.0) if r.reason in ("created", "exists") else outcome(r.run, r.now)
+def refused(r: Refused) -> Outcome | None:
+    """The same for a claim that was not granted; None: there is no such run."""
+    if r.run is None or r.reason in ("created", "exists"):
+        return Again(after=0.0) if r.run else None
+    busy = Busy(until=r.until, carrier=r.carrier or r.run.carrier)
+    return busy if r.reason == "busy" else outcome(r.run, r.now)
 
 
 def whole(claimed: Claimed) -> bool:
