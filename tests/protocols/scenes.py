@@ -202,8 +202,9 @@ async def cancelled(protocol: str, forward: Forward) -> Reader:
 @scene
 async def error(protocol: str, forward: Forward) -> Reader:
     async def fails(turn: Any, ctx: Any) -> Reply:
-        said = says(ctx, Text, "I will try.")
-        return Reply(parts=(said,)) if turn.step == 0 else Reply(then="fail", error="the source is gone")
+        if turn.step == 0:
+            return Reply(parts=(says(ctx, Text, "I will try."),))
+        return Reply(then="fail", error="the source is gone")
 
     reader = Reader(fails, protocol)
     await reader.start()

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from ...core.model import Call, End, Live, Result, Text, Thought, Value
+from ...core.model import Call, End, Result, Text, Thought, Value
 from .. import wire
 from .encoder import Memory, Past, Sse, asked_about, call_name
 from .teller import Kind, Teller
+from ...watch import Live
 
 PROTOCOL = "1.0"
 
@@ -35,7 +36,7 @@ class AgUi(Teller):
         events = [_event("RUN_STARTED", **self._ids, protocolVersion=PROTOCOL)] if past.first else []
         if past.history is not None:
             self._shown = max((live.step for live in past.history), default=-1)
-            events.append(_event("MESSAGES_SNAPSHOT", messages=messages(past)))
+            events += _snapshots(messages(past), forget=past.heard)
         return [e._replace(id=past.cursor) for e in events]
 
     @property
@@ -142,7 +143,9 @@ def messages(past: Past) -> list[wire.Object]:
                 if result.id not in open:
                     open[result.id] = call_name(run, live, result.id)
                     out.append(_called(f"{id}:call", open[result.id], result.name, None))
-                out.append({"id": id, "role": "tool", "toolCallId": open.pop(result.id), "content": _content(result)})
+                call = open.pop(result.id)
+                answer = {"id": id, "role": "tool", "toolCallId": call, "content": _content(result)}
+                out.insert(_after(out, call), answer)
             case End(status="COMPLETED", output=output) if output is not None and spoken != live.step:
                 out.append({"id": id, "role": "assistant", "content": wire.shown(output)})
             case _:
@@ -150,6 +153,22 @@ def messages(past: Past) -> list[wire.Object]:
     if past.prompt is not None:
         out.append({"id": f"{run}:{past.step}:prompt", "role": "user", "content": wire.shown(past.prompt)})
     return out
+
+
+def _after(out: list[wire.Object], call: str) -> int:
+    """The place right after a call."""
+    made = next(i for i, m in enumerate(out) if any(c["id"] == call for c in m.get("toolCalls", ())))
+    return made + 1
+
+
+def _snapshots(said: list[wire.Object], *, forget: bool) -> list[Sse]:
+    """A snapshot without thoughts leaves the reader's alone. To `forget` them, one with a thought comes first, in the place
+    of a message that the next one brings back."""
+    snapshot = _event("MESSAGES_SNAPSHOT", messages=said)
+    if not forget or not said or any(m["role"] == "reasoning" for m in said):
+        return [snapshot]
+    thought = {"id": said[0]["id"], "role": "reasoning", "content": ""}
+    return [_event("MESSAGES_SNAPSHOT", messages=[thought, *said[1:]]), snapshot]
 
 
 def _called(id: str, call: str, name: str, args: Value) -> wire.Object:

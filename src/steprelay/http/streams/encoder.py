@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
-from ...core.model import Call, Live, Result, Value
+from ...core.model import Call, Result, Value
 from .. import wire
+from ...watch import Live
 
 
 Memory = Literal["none", "round", "thread"]

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...core.model import Call, End, Live, Result, State, Text, Thought, Usage, Value
+from ...core.model import Call, End, Result, State, Text, Thought, Usage, Value
 from .. import wire
 from .encoder import Sse, call_name
+from ...watch import Live
 
 Kind = Literal["text", "thought"]
 
