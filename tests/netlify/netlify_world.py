@@ -18,6 +18,7 @@ import steprelay.deploy.netlify as target
 
 HERE = Path(__file__).parent
 SHIPPED = Path(target.__file__).parent
+FUNCTIONS = SHIPPED / "template/netlify/functions"
 SECRET = "a secret that only these tests know"
 
 
@@ -32,7 +33,7 @@ def linked_site(folder: Path) -> Path:
     shutil.copy(HERE / "site_agent.py", python / "app/agent.py")
     shutil.copy(SHIPPED / "proxy.mjs", python)
     (python / "bundle.json").write_text('{"app": "agent.py:app"}')
-    shutil.copytree(SHIPPED / "functions", folder / "netlify/functions")
+    shutil.copytree(FUNCTIONS, folder / "netlify/functions")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from netlify_world import SECRET, SHIPPED, Platform, eventually, linked_site, platform
+from netlify_world import FUNCTIONS, SECRET, Platform, eventually, linked_site, platform
 
 from steprelay import App
 from steprelay.core.errors import StoreUnavailable
@@ -154,7 +154,7 @@ async def test_a_wake_for_later_is_left_to_the_sweep(monkeypatch) -> None:
 
 def test_its_functions_say_what_they_are() -> None:
     """What Netlify reads from the files before anything runs."""
-    texts = {f.stem: f.read_text() for f in (SHIPPED / "functions").iterdir()}
+    texts = {f.stem: f.read_text() for f in FUNCTIONS.iterdir()}
     assert set(texts) == {"agent-step", "start-job-background", "sweep"}
     assert "export const config = { background: true };" in texts["start-job-background"]
     assert 'export const config = { schedule: "* * * * *" };' in texts["sweep"]

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from netlify_world import SHIPPED, Platform, alive, eventually, linked_site, platform
+from netlify_world import FUNCTIONS, Platform, alive, eventually, linked_site, platform
 
 pytestmark = pytest.mark.slow
 
@@ -141,7 +141,7 @@ async def test_a_stuck_child_is_cut_at_the_wall_and_not_asked_again(site, tmp_pa
     """The functions with a limit that leaves 0.3 s to Python."""
     short = tmp_path / "netlify/functions"
     short.mkdir(parents=True)
-    for file in (SHIPPED / "functions").iterdir():
+    for file in FUNCTIONS.iterdir():
         text = (
             file.read_text()
             .replace("../../python", str(site / "python"))

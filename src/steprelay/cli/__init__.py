@@ -9,9 +9,22 @@ from collections.abc import Sequence
 import click
 
 from ..core.errors import BadInput, ConfigError, StepRelayError
-from . import admin, build, demo, dev, imports, run, runs, serve
+from . import admin, build, demo, dev, imports, init, run, runs, serve
 
-_COMMANDS = (demo.demo, dev.dev, run.run, runs.runs, serve.serve, build.build, admin.doctor, admin.migrate, admin.sweep, admin.prune, imports.imports)
+_COMMANDS = (
+    demo.demo,
+    dev.dev,
+    run.run,
+    runs.runs,
+    serve.serve,
+    init.init,
+    build.build,
+    admin.doctor,
+    admin.migrate,
+    admin.sweep,
+    admin.prune,
+    imports.imports,
+)
 
 
 class InOrder(click.Group):

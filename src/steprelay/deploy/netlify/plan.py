@@ -1,0 +1,169 @@
+"""What `steprelay init netlify` puts into a folder: files that are made once and then yours, and files that are kept right."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import io
+import re
+import tomllib
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import metadata
+from pathlib import Path
+
+import steprelay
+
+from ...core.errors import ConfigError
+
+TEMPLATE = Path(__file__).parent / "template"
+OURS = ("netlify/functions/agent-step.mjs", "netlify/functions/start-job-background.mjs", "netlify/functions/sweep.mjs")
+"""Kept as they are shipped: what they do is in the bundle."""
+YOURS = ("agent.py", "README.md", ".env.example")
+"""Made where there is none, and never looked at again."""
+SITE = ("public/index.html", "package.json")
+"""Of those, the ones that a folder that is a site already has in some way of its own."""
+_HIDDEN = {".env.example": "env.example", ".gitignore": "gitignore"}
+"""Files whose names would mean something where they are kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A file as it is (None: not there) and as it should be."""
+
+    path: str
+    before: bytes | None
+    after: bytes
+
+    @property
+    def new(self) -> bool:
+        return self.before is None
+
+    def diff(self) -> str:
+        """What would change, as a unified diff; of what is no text, the sizes."""
+        try:
+            old, new = (self.before or b"").decode(), self.after.decode()
+        except UnicodeDecodeError:
+            return f"{self.path}: {len(self.before or b'')} bytes become {len(self.after)}\n"
+        lines = difflib.unified_diff(
+            old.splitlines(keepends=True), new.splitlines(keepends=True), self.path, f"{self.path} (as it should be)"
+        )  # fmt: skip
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def plan(folder: Path) -> list[Change]:
+    """Every file that is missing, or not as it should be. Raises ConfigError for a netlify.toml that cannot be read."""
+    return [c for c in _wanted(folder) if c.before != c.after]
+
+
+def _wanted(folder: Path) -> Iterator[Change]:
+    is_site = any((folder / name).exists() for name in ("netlify.toml", "package.json"))
+    for path in YOURS if is_site else (*YOURS, *SITE):
+        if not (folder / path).exists():
+            yield Change(path=path, before=None, after=shipped(path).encode())
+    for path in OURS:
+        yield Change(path=path, before=_read(folder / path), after=shipped(path).encode())
+    name, wheel = vendored()
+    yield Change(path=f"vendor/{name}", before=_read(folder / "vendor" / name), after=wheel)
+    yield _merged(folder, "requirements.txt", lambda text: with_requirement(text, name))
+    yield _merged(folder, ".gitignore", with_ignored)
+    yield _merged(folder, "netlify.toml", with_site)
+
+
+def _merged(folder: Path, path: str, merge: Callable[[str], str]) -> Change:
+    before = _read(folder / path)
+    return Change(path=path, before=before, after=merge((before or b"").decode()).encode())
+
+
+def shipped(path: str) -> str:
+    return (TEMPLATE / _HIDDEN.get(path, path)).read_text("utf-8")
+
+
+def with_requirement(text: str, wheel: str) -> str:
+    """Requirements that name steprelay, as the wheel that is vendored."""
+    line = f"./vendor/{wheel}[postgres]"
+    if re.search(r"(?m)^\s*(\S*/)?steprelay\b", text):
+        return re.sub(r"(?m)^\./vendor/steprelay-[^\[\s]+\.whl", line.partition("[")[0], text)
+    return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{line}\n"
+
+
+def with_ignored(text: str) -> str:
+    """Every line of ours that is not there."""
+    there = {line.strip() for line in text.splitlines()}
+    missing = [line for line in shipped(".gitignore").splitlines() if line.strip() not in there]
+    if not [line for line in missing if not line.startswith("#")]:
+        return text
+    return text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n"
+
+
+def with_site(text: str) -> str:
+    """netlify.toml with our build, our functions and our rewrite; what it says besides is left as it is. Raises ConfigError."""
+    ours = shipped("netlify.toml")
+    if not text.strip():
+        return ours
+    try:
+        there, wanted = tomllib.loads(text), tomllib.loads(ours)
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"netlify.toml cannot be read: {e}") from e
+    build = wanted["build"]["command"]
+    command = there.get("build", {}).get("command")
+    if command is None:
+        text = _into_table(text, "build", f'command = "{build}"')
+    elif "steprelay build netlify" not in command:
+        text = re.sub(r'(?m)^(\s*command\s*=\s*)"(?!")', lambda m: f'{m[1]}"{build} && ', text, count=1)
+    if "python/**" not in there.get("functions", {}).get("included_files", []):
+        text = _into_table(text, "functions", 'included_files = ["python/**"]')
+    if "directory" not in there.get("functions", {}) and "functions" not in there.get("build", {}):
+        text = _into_table(text, "functions", 'directory = "netlify/functions"')
+    if not any(r.get("from") == "/api/*" for r in there.get("redirects", [])):
+        text = _before_redirects(text, ours[ours.index("# One function") :])
+    return text
+
+
+def _into_table(text: str, table: str, line: str) -> str:
+    """Put a line below the head of a table, or the table to the end."""
+    head = re.search(rf"(?m)^\[{table}\][^\n]*\n", text)
+    if head is None:
+        return f"{text.rstrip()}\n\n[{table}]\n  {line}\n"
+    return f"{text[: head.end()]}  {line}\n{text[head.end() :]}"
+
+
+def _before_redirects(text: str, block: str) -> str:
+    """Put a rewrite before all others: the first that fits is taken, and a page's own `/*` would fit."""
+    first = re.search(r"(?m)^\[\[redirects\]\]", text)
+    if first is None:
+        return f"{text.rstrip()}\n\n{block}"
+    return f"{text[: first.start()]}{block}\n{text[first.start() :]}"
+
+
+def vendored() -> tuple[str, bytes]:
+    """This installation as a wheel: its name and its bytes, always the same ones."""
+    package = Path(steprelay.__file__).parent
+    about = metadata.distribution("steprelay")
+    name = f"steprelay-{about.version}"
+    info = f"{name}.dist-info"
+    files = {
+        p.relative_to(package.parent).as_posix(): p.read_bytes()
+        for p in sorted(package.rglob("*"))
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    files[f"{info}/METADATA"] = (about.read_text("METADATA") or "").encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: steprelay\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/entry_points.txt"] = (about.read_text("entry_points.txt") or "").encode()
+    rows = [f"{path},sha256={_digest(data)},{len(data)}" for path, data in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for path, data in files.items():
+            wheel.writestr(zipfile.ZipInfo(path), data, zipfile.ZIP_DEFLATED)
+    return f"{name}-py3-none-any.whl", packed.getvalue()
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode()
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
