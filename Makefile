@@ -12,7 +12,7 @@ ROUGH  := --runs 8 --steps 15 --deaths 60 --freezes 60 --lease 0.5 --seed 2
 QUICK  := tests/test_house.py tests/core tests/engine tests/http
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo servers engines check test test-all storm bench clean
+.PHONY: help setup demo servers engines check test web test-all storm bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -51,6 +51,10 @@ check: setup ## format, lint, import contracts, types, fast tests: seconds
 test: setup servers ## everything a visitor should run: at most 15 minutes on 2 cores
 	@sh scripts/build-engines.sh restate || echo "engines: the tests against Restate are left out"
 	@$(BIN)/pytest -m 'not all'
+	@sh scripts/check-web.sh
+
+web: setup ## the browser client alone: format, types, tests, build, size (needs Node 20.19 or newer)
+	@sh scripts/check-web.sh
 
 test-all: setup servers engines ## what `test` leaves out: long storms and builds; and every durable engine
 	@command -v spin >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends spin gcc libc6-dev; }
@@ -64,5 +68,5 @@ bench: setup ## the figures of the docs, measured here
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) .steprelay .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) .steprelay .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist web/node_modules web/packages/*/node_modules web/packages/*/dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

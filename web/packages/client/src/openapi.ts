@@ -255,7 +255,17 @@ export interface components {
       sessionId: string;
       words: string;
       /** @enum {unknown} */
-      why: "backoff" | "carrier" | "due" | "ended" | "external" | "held" | "input" | "timer";
+      why:
+        | "backoff"
+        | "carrier"
+        | "concurrency"
+        | "due"
+        | "ended"
+        | "external"
+        | "held"
+        | "input"
+        | "provider_pause"
+        | "timer";
       /** @enum {unknown} */
       status: "AWAITING_INPUT" | "CANCELLED" | "COMPLETED" | "FAILED" | "RUNNING" | "WAITING";
       stopReason: string | null;

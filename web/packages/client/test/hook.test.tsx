@@ -1,5 +1,5 @@
 import { act, cleanup, render, renderHook, screen, waitFor } from "@testing-library/react";
-import { StrictMode } from "react";
+import { StrictMode, version } from "react";
 import { renderToString } from "react-dom/server";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { useAgentRun, type SessionOptions } from "../src/react.js";
@@ -144,4 +144,8 @@ test("on the server it renders as idle, and hydrates", () => {
   expect(renderToString(<Page />)).toBe("<p>IDLE</p>");
   render(<p>there</p>);
   expect(screen.getByText("there")).toBeTruthy();
+});
+
+test("it is the React it says", ({ task }) => {
+  expect(task.file.projectName).toBe(`react ${version.split(".")[0]}`);
 });

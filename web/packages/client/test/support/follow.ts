@@ -15,17 +15,15 @@ export const text = (s: Snapshot, step: number): string =>
     .map((part) => (part.type === "text" && part.role !== "user" ? part.text : ""))
     .join("");
 
+export type Seen = (s: Snapshot, e: RunEvent) => void;
+
 export interface Followed {
   snapshot: Snapshot;
   events: RunEvent[];
 }
 
 /** Drive to the end; `seen` gets every snapshot on the way. */
-export async function follow(
-  run: Run,
-  o: DriveOptions = {},
-  seen: (s: Snapshot, e: RunEvent) => void = () => {},
-): Promise<Followed> {
+export async function follow(run: Run, o: DriveOptions = {}, seen: Seen = () => {}): Promise<Followed> {
   let snapshot = idle;
   const events: RunEvent[] = [];
   for await (const event of drive(run, { maxDelay: 2, ...o })) {
@@ -37,10 +35,10 @@ export async function follow(
 }
 
 /** Start a run and drive it to the end. */
-export const carry = async (baseUrl: string, o: DriveOptions = {}): Promise<Followed & { run: Run }> => {
+export async function carry(baseUrl: string, o: DriveOptions = {}, seen?: Seen): Promise<Followed & { run: Run }> {
   const run = await start({ baseUrl, prompt: "hi", maxDelay: 2 });
-  return { run, ...(await follow(run, o)) };
-};
+  return { run, ...(await follow(run, o, seen)) };
+}
 
 /** Resolves when something has come true; the test's own deadline ends a wait in vain. */
 export async function until(come: () => unknown): Promise<void> {
