@@ -23,7 +23,7 @@ from . import registry
 from .config import VARIABLES, Settings, settings
 from .core import codec
 from .core.errors import AgentError, BadInput, ConfigError, StepRelayError
-from .core.model import Again, Busy, Done, End, Limits, Live, New, Part, RunKey, Signal, Value, Waiting
+from .core.model import Again, Busy, Done, End, Limits, New, Part, RunKey, Signal, Value, Waiting
 from .core.noun import replace
 from .drivers import aws_lambda, hosts
 from .drivers.gate import Gate, rules
@@ -38,7 +38,7 @@ from .engine import FOREVER, Advanced, Engine
 from .schedules import AGENT as CLOCKWORK, FOREVER as ENDLESS, Clockwork, Schedule
 from .metrics import Metrics
 from .ports import Agent, Store, Waker
-from .watch import Observer
+from .watch import Live, Observer
 
 SWEEP_EVERY = 10.0
 """Seconds between two sweeps of a process that lives on."""

@@ -12,12 +12,12 @@ from hashlib import sha256
 
 from .core import codec
 from .core.errors import Denied, OutcomeUnknown, Paused, ToolError, Transient
-from .core.model import Effect, Interrupt, Live, Part, Turn, Value
+from .core.model import Effect, Interrupt, Part, Turn, Value
 from .lease import Lease, Wall
 from .outcomes import outcome
 from .ports import Unknown
 from .questions import Questions
-from .watch import Listen
+from .watch import Listen, Live
 
 
 class StepContext:

@@ -8,7 +8,23 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .core import codec, machine
-from .core.model import Claimed, Commit, Live, Part, Refused, Reply, Run, Step, Usage, Value
+from .core.model import Claimed, Commit, Part, Refused, Reply, Run, Step, Usage, Value
+from .core.noun import Noun
+
+
+class Live(Noun):
+    """A part on its way to somebody who watches: SSE id `<step>.<attempt>.<index>`, or `<step>.c.<index>` once committed."""
+
+    step: int
+    attempt: int
+    index: int
+    part: Part
+    committed: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.step}.{'c' if self.committed else self.attempt}.{self.index}"
+
 
 Observer = Callable[[dict[str, Value]], None]
 """Hears what happened. One with a method `begin` is called before each attempt as well, in the context the agent will have."""

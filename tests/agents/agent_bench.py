@@ -8,9 +8,10 @@ from typing import Any
 from steprelay.agents.pydantic_ai import PydanticAIAgent
 from steprelay.core import codec
 from steprelay.core.machine import interrupts_of
-from steprelay.core.model import Interrupt, Live, New, Part, Run, RunKey, Signal, Step
+from steprelay.core.model import Interrupt, New, Part, Run, RunKey, Signal, Step
 from steprelay.engine import Advanced, Engine
 from steprelay.stores.memory import MemoryStore
+from steprelay.watch import Live
 
 KEY = RunKey("t", "r")
 

@@ -10,10 +10,11 @@ import pytest
 
 from steprelay.core import codec
 from steprelay.core.errors import BadInput, SchemaTooNew, StateInvalid, StoreUnavailable
-from steprelay.core.model import Again, Busy, Done, Live, Reply, Request, Text, Turn
+from steprelay.core.model import Again, Busy, Done, Reply, Request, Text, Turn
 from steprelay.core.noun import replace
 from steprelay.testing.fakes import virtual
 from steprelay.testing.stage import Stage
+from steprelay.watch import Live
 
 GO = Reply(parts=(Text(text="on"),))
 FINISH = Reply(then="finish", output="done")

@@ -8,8 +8,9 @@ import json
 import http_world as w
 import pytest
 
-from steprelay.core.model import Call, Live, Reply, Result, Text, Thought
+from steprelay.core.model import Call, Reply, Result, Text, Thought
 from steprelay.http.streams import AgUi, Past
+from steprelay.watch import Live
 
 SSE = {"accept": "text/event-stream"}
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..app import App
-    from ..core.model import End, Interrupt, Live, RunKey, Value
+    from ..core.model import End, Interrupt, RunKey, Value
     from ..engine import Advanced
+    from ..watch import Live
 
 
 @click.command()

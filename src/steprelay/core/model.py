@@ -496,17 +496,3 @@ class Busy(Noun):
 
 
 Outcome = Done | Again | Waiting | Busy
-
-
-class Live(Noun):
-    """A part on its way to somebody who watches: SSE id `<step>.<attempt>.<index>`, or `<step>.c.<index>` once committed."""
-
-    step: int
-    attempt: int
-    index: int
-    part: Part
-    committed: bool = False
-
-    @property
-    def id(self) -> str:
-        return f"{self.step}.{'c' if self.committed else self.attempt}.{self.index}"

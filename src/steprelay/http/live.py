@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from ..core import codec
-from ..core.model import Live, Refused, Run, Step
+from ..core.model import Refused, Run, Step
 from ..engine import Advanced
 from . import wire
 from .api import Answer, Call
@@ -19,6 +19,7 @@ from .problem import translated
 from .runs import POLL, committed
 from .steps import Ask, advance, answered
 from .streams import Encoder, Sse, encoder
+from ..watch import Live
 
 if TYPE_CHECKING:
     from sse_starlette import ServerSentEvent

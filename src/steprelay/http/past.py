@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core import codec
 from ..core.machine import TERMINAL
-from ..core.model import Call, Interrupt, Live, Result, Run, Step, Value
+from ..core.model import Call, Interrupt, Result, Run, Step, Value
 from . import wire
 from .problem import Problem
 from .runs import committed
 from .streams import Encoder, Past
 from .streams.encoder import asked_about, call_name, open_calls
+from ..watch import Live
 
 if TYPE_CHECKING:
     from .api import Call as Request

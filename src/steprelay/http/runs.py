@@ -9,12 +9,13 @@ from hashlib import sha256
 from typing import Any, get_args
 
 from ..core import codec
-from ..core.model import Filter, Live, Refused, Run, Status, Step
+from ..core.model import Filter, Refused, Run, Status, Step
 from . import wire
 from .api import Answer, Call, unknown_sender
 from .explain import explain
 from .problem import Problem
 from .starts import admit, create_same, make, seeded, split_prompt, token
+from ..watch import Live
 
 POLL = 0.5
 """Seconds between two looks of somebody who waits for a change."""

@@ -9,12 +9,13 @@ from hashlib import sha256
 from typing import Any
 
 from ..core import codec
-from ..core.model import Again, Busy, Live, New, Request, RunKey, Waiting
+from ..core.model import Again, Busy, New, Request, RunKey, Waiting
 from ..engine import Advanced
 from . import wire
 from .api import Answer, Call, unknown_sender
 from .problem import Problem, absent
 from .starts import admit, create, create_same, make, token
+from ..watch import Live
 
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0
 """Seconds between two looks at a run that a held request waits for."""

@@ -15,8 +15,9 @@ from typing import Any
 from ..core import codec
 from ..core.machine import TERMINAL
 from ..core.model import (
-    Call, End, ErrorInfo, Interrupt, Json, Limits, Live, Part, Result, Run, Status, Step, Text, Thought, Usage, Value,
+    Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, Run, Status, Step, Text, Thought, Usage, Value,
 )  # fmt: skip
+from ..watch import Live
 
 Object = dict[str, Any]
 _STATUS: Mapping[Status, str] = {"RUNNING": "CONTINUE", "FAILED": "ERROR"}
