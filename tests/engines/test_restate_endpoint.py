@@ -20,6 +20,7 @@ from steprelay.testing.driver_site import Site
 from steprelay.testing.fakes import ScriptedAgent
 from steprelay.testing.servers import free_port, fresh_url
 
+SINGLY = f"{Path(__file__).with_name('restate_singly.py')}:app"
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -158,7 +159,7 @@ async def test_it_is_told_nothing_that_was_said():
 @pytest.mark.slow
 @pytest.mark.engines("restate")
 async def test_its_journal_does_not_grow_with_the_run(tmp_path):
-    site = Site(engines.engine("restate"), fresh_url("postgres"), tmp_path)
+    site = Site(engines.engine("restate"), fresh_url("postgres"), tmp_path, target=SINGLY)
     await site.migrate()
     try:
         site.served.start()

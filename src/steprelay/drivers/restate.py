@@ -31,8 +31,10 @@ from ..core.model import RunKey
 from .leg import Leg, Orchestrator
 
 STEPS = 20
-"""Steps of one invocation, an entry of its journal each. An endpoint of HTTP/1.1 is sent the journal anew for every entry, so
-that its length is what a step costs; a short one costs more invocations."""
+"""Entries of one invocation's journal, each of a step or of some that are quick. An endpoint of HTTP/1.1 is sent the journal
+anew for every entry, so that a long one is dear; a short one costs more invocations."""
+SPAN = 1.0
+"""Seconds in which an entry takes further steps, should they be quick."""
 PATIENCE = 10.0
 """Seconds that the server may take to answer us."""
 SILENT = timedelta(hours=1)
@@ -147,7 +149,7 @@ class Restate(Orchestrator):
         return str(told["kind"])
 
     async def _steps(self, ctx: ObjectContext, me: str) -> dict[str, Any]:
-        """As many steps as an invocation takes, one after another; what is next after the last."""
+        """As many entries as an invocation takes, one after another; what is next after the last."""
         told: dict[str, Any] = {}
         for n in range(STEPS):
             told = await ctx.run_typed("step", self._step, AGAIN, run=ctx.key(), request=f"{me}/{n}")
@@ -156,12 +158,12 @@ class Restate(Orchestrator):
         return told
 
     async def _step(self, run: str, request: str) -> dict[str, Any]:
-        """One step, in a task of the SDK's."""
+        """One entry, in a task of the SDK's."""
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
         self._under_way.add(task)
         try:
-            return (await self._leg.take(run, self.name, request)).plain()
+            return (await self._leg.take(run, self.name, request, span=SPAN)).plain()
         finally:
             self._under_way.discard(task)
 

@@ -67,7 +67,7 @@ class Called:
 class Site:
     """An engine, a store and one process that serves. `env`: all that a process of ours needs."""
 
-    def __init__(self, engine: EngineServer, store: str, folder: Path) -> None:
+    def __init__(self, engine: EngineServer, store: str, folder: Path, *, target: str = TARGET) -> None:
         self.engine, self.name = engine, engine.name
         self.witness = folder / "witness"
         self.witness.touch()
@@ -75,7 +75,7 @@ class Site:
             "STEPRELAY_STORE": store, "STEPRELAY_LEASE": f"{LEASE}", WITNESS: str(self.witness), "PYTHONUNBUFFERED": "1",
             **engine.env,
         }  # fmt: skip
-        self.served = Served(self.name, self.env)
+        self.served = Served(self.name, self.env, target)
 
     def called(self, run: str) -> list[Called]:
         """What the witness saw of a run, in order."""
