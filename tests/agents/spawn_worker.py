@@ -18,6 +18,7 @@ from pydantic_ai import Agent
 from steprelay import App, Limits
 from steprelay.agents.pydantic_ai import delegate, spawn
 from steprelay.core.model import RunKey
+from steprelay.stores.memory import MemoryStore
 from steprelay.stores.sqlite import SQLiteStore
 from steprelay.testing.agent_checks.zygote import Mortal
 
@@ -50,7 +51,9 @@ def agents(outside: Path) -> dict[str, Any]:
 
 
 def an_app(store: Any, outside: Path, **options: Any) -> App:
-    return App(agents(outside), store=store, auth=False, observer=None, lease=LEASE, limits=Limits(steps=20), **options)
+    return App(
+        agents(outside), store=store, auth=False, observer=None, lease=LEASE, limits=Limits(steps=20, attempts=30), **options
+    )
 
 
 async def one_step(path: str, outside: Path, dies: int) -> None:
@@ -71,12 +74,20 @@ async def ended(path: str, run: str) -> bool:
     return rows[0].ended
 
 
+async def rehearse() -> None:
+    """Take a step that counts for nothing, so that all is imported and built that can be before a fork. It calls no tool: the
+    threads in which tools run do not survive one."""
+    app = App(Agent(Script("done").model), store=MemoryStore(), auth=False, observer=None)
+    await app.result(await app.start("rehearsal"))
+    await app.shutdown()
+
+
 def main(path: str, outside: str, run: str, seed: str) -> None:
     chance, forks, killed = random.Random(seed), 0, 0
-    agents(Path(outside))["lead"]._get_toolset()  # built before the forks
+    asyncio.run(rehearse())
     while not asyncio.run(ended(path, run)):
         forks += 1
-        dies = chance.choice((0, 0, 1, 2, 3, 4, 5))
+        dies = chance.choice((0, 0, 0, 1, 2, 3, 4, 5))
         if (pid := os.fork()) == 0:
             asyncio.run(one_step(path, Path(outside), dies))
             os._exit(0)
