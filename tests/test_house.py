@@ -98,9 +98,9 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_kernel_stays_small_enough_to_read_in_an_afternoon() -> None:
-    """It is to come down to 1,200 lines of code, never up."""
+    """At most 1,200 lines of code; what is no business of the kernel goes to a module of its own (docs/decisions/018)."""
     sizes = {str(p.relative_to(SRC)): code_lines(p) for p in KERNEL}
-    assert sum(sizes.values()) <= 1455, sizes
+    assert sum(sizes.values()) <= 1200, sizes
 
 
 @pytest.mark.parametrize("kind", ["stores", "agents"])

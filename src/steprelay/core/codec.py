@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from .errors import BadInput, SchemaTooNew, StateInvalid
-from .model import (
-    SCHEMA, Call, End, ErrorInfo, Interrupt, Json, Limits, Part, Result, State, Tally, Text, Thought, Usage, Value, Wait,
-)  # fmt: skip
+from .model import SCHEMA, ErrorInfo, Json, Limits, Part, Tally, Value, Wait
 from .noun import Noun
 
 T = TypeVar("T", bound=Noun)
-PARTS: dict[str, type[Any]] = {c.type: c for c in (Text, Thought, Call, Result, State, Interrupt, Usage, End)}
+PARTS: dict[str, type[Any]] = {c.type: c for c in get_args(Part)}
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
 
 

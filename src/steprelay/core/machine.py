@@ -7,7 +7,7 @@ The engine walks every claim through three functions:
     failed(opened, error, …) or its failure does
 
 and `apply` says what a commit does to the row, so that engine, memory store and oracle agree. `TABLE` is the law all of
-them run on; docs/states.md is drawn from it. A new brake is one line in `_hard` or `_soft`.
+them run on; docs/states.md is drawn from it. A new brake is one line in `SOFT`, or in `_hard`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from .noun import Noun, replace
 from .retry import backoff
 from .errors import AgentError, StateInvalid, StepRelayError, Transient
 from .model import (
-    Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Part,
-    Refused, Reply, Request, Result, Run, Signal, Status, Step, StopReason, Tally, Text, Thought, Turn, Usage, Value,
-    Wait, Waiting,
+    Again, Busy, Call, Claimed, Commit, Done, End, ErrorInfo, Interrupt, Limits, Message, Outcome, Part, Refused, Reply, Request,
+    Result, Run, Signal, Status, Step, StopReason, Tally, Text, Thought, Turn, Usage, Value, Wait, Waiting,
 )  # fmt: skip
 
 Cause = Literal[
@@ -98,7 +97,7 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
     run, now = claimed.run, claimed.now
     codec.check_schema(run.schema)
     if not whole(claimed):
-        raise StateInvalid(f"steps {run.floor} to {run.step - 1} were to be loaded, {[s.index for s in claimed.steps][:5]}… came")
+        raise StateInvalid(f"steps {run.floor} to {run.step - 1} were wanted, {[s.index for s in claimed.steps][:5]}… came")
     o = _hear(claimed, request)
     if o.cancelled:
         return _end(o, "cancel", "cancelled")
@@ -112,7 +111,9 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
         if (missing or disturbed) and not _too_old(o, now):
             if passed:
                 return _end(o, "expire", "expired", error=f"nobody gave {missing[0]!r} in time")
-            return _unmet(o, wait, now)
+            after = _within(o, None if wait.until is None else wait.until - now, now)
+            status, kept = TABLE[o.status, "unmet"], replace(wait, got=o.got)
+            return _release(o, status, run.stop_reason, after, wait=kept, attempts=run.attempts - 1)  # looking was no attempt
         o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
     landing = _soft(o.tally, o.limits)
@@ -121,13 +122,6 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
             return _end(o, "land", landing, output=o.tally.thought)
         return _end(o, "brake", hard, error=_why(hard, o))
     return replace(o, landing=landing)
-
-
-def _unmet(o: Opened, wait: Wait, now: float) -> Commit:
-    """Woken too early: back to waiting. Looking was no attempt."""
-    run, after = o.claimed.run, None if wait.until is None else wait.until - now
-    kept = replace(wait, got=o.got)
-    return _release(o, TABLE[o.status, "unmet"], run.stop_reason, _within(o, after, now), wait=kept, attempts=run.attempts - 1)
 
 
 def untouched(claimed: Claimed, after: float | None) -> Commit:
@@ -338,9 +332,8 @@ def _hash(value: Value) -> str:
 def _later(o: Opened, reason: StopReason, after: float, now: float, attempts: int | None = None) -> Commit:
     """A release until a timer. With `attempts` set anew, what was counted against them is forgotten as well."""
     wait = Wait(reason=reason, until=now + after, got=o.got)
-    status, after_all = TABLE[o.status, "retry"], _within(o, after, now)
     o = replace(o, tally=replace(o.tally, failures=0, charged=0)) if attempts == 0 else o
-    return _release(o, status, reason, after_all, wait=wait, attempts=attempts)
+    return _release(o, TABLE[o.status, "retry"], reason, _within(o, after, now), wait=wait, attempts=attempts)
 
 
 def _poll(o: Opened, reply: Reply, now: float) -> Commit:
@@ -416,19 +409,16 @@ def apply(run: Run, commit: Commit, *, now: float, unread: Sequence[Signal], ren
     """The row after a commit. `unread`: signals that the commit has not taken in; a renewal needs a run that has not ended."""
     due = None if commit.after is None else now + commit.after
     ended = commit.ended and not any(s.reopens for s in unread)
-    if unread and not ended:
-        due = now
     kept = renew is not None and not ended
     stepped = commit.step is not None
     attempts = 0 if stepped else run.attempts if commit.attempts is None else commit.attempts
     optional = ("scratchpad", "state", "floor", "prompt", "limits", "round")
     changed = {f: v for f in optional if (v := getattr(commit, f)) is not None}
     return replace(
-        run, status=commit.status, stop_reason=commit.stop_reason, due_at=due, ended=ended, wait=commit.wait, tally=commit.tally,
-        inbox_read=commit.inbox_read, step=run.step + stepped, attempts=1 if kept else attempts,
-        claim_id=run.claim_id if kept else None, holder=run.holder if kept else None,
-        lease_until=now + renew if kept and renew is not None else 0.0, tail=None if stepped else run.tail, updated_at=now,
-        **changed,
+        run, status=commit.status, stop_reason=commit.stop_reason, due_at=now if unread and not ended else due, ended=ended,
+        wait=commit.wait, tally=commit.tally, inbox_read=commit.inbox_read, step=run.step + stepped,
+        attempts=1 if kept else attempts, claim_id=run.claim_id if kept else None, holder=run.holder if kept else None,
+        lease_until=now + (renew or 0.0) if kept else 0.0, tail=None if stepped else run.tail, updated_at=now, **changed,
     )  # fmt: skip
 
 
