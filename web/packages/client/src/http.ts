@@ -49,6 +49,10 @@ export async function send(run: Way, path: string, { json, ...init }: Request = 
     throw broken(error, init.signal);
   }
   if (response.ok || response.status === 304) return response;
+  if (response.status === 401 && run.token) {
+    run.token = undefined; // tokens get old; the cookie of the browser that started the run does not
+    return send(run, path, { json, ...init });
+  }
   const body = await response.json().catch(() => undefined);
   const wait = response.headers.get("retry-after");
   const after = wait ? Math.max(0, +wait * 1000 || Date.parse(wait) - Date.now() || 0) : undefined;

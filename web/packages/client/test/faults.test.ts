@@ -58,7 +58,7 @@ test.each<[string, Fault[], string[]]>([
   expect(relay.texts(run.sessionId)).toEqual(wanted);
 });
 
-test.each([400, 401, 403, 404, 422])("%i is final", async (status) => {
+test.each([400, 403, 404, 422])("%i is final", async (status) => {
   relay.faults = [{ status }];
   await expect(carry(relay.url)).rejects.toMatchObject({ status, code: "told_to" });
   expect(asked()).toHaveLength(1);
@@ -101,6 +101,16 @@ test("a reload goes on where the page was left, without a doubled word", async (
   const { snapshot } = await follow({ baseUrl: relay.url, sessionId: run.sessionId });
   expect([0, 1, 2].map((i) => text(snapshot, i))).toEqual(relay.texts(run.sessionId));
   expect(snapshot.usage.requests).toBe(3);
+});
+
+test("a token that is too old gives way to the browser's cookie", async () => {
+  const run = await start({ baseUrl: relay.url, prompt: "hi" });
+  relay.faults = [{ status: 401 }];
+  const { snapshot } = await follow(run);
+  expect(snapshot.status).toBe("COMPLETED");
+  expect(run.token).toBeUndefined();
+  relay.faults = [{ status: 401 }];
+  await expect(follow({ ...run }, {})).rejects.toMatchObject({ status: 401 });
 });
 
 test("a run that another driver moved on is caught up with", async () => {

@@ -1,0 +1,43 @@
+"""The browser client: what it weighs, and the faults it survives, from its own tests against servers that misbehave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+CLIENT = Path(__file__).parent.parent / "web/packages/client"
+FAULTS = ("test/faults.test.ts", "test/tabs.test.ts", "test/weather.test.ts")
+
+Row = tuple[str, str, str, str]
+
+
+def measure() -> tuple[list[Row], list[str]]:
+    """The table of sizes, and below it that of the faults."""
+    if not (CLIENT.parent.parent / "node_modules").exists():
+        return [("not measured: run `make web` first", "", "", "")], []
+    return sizes(), [faults()]
+
+
+def sizes() -> list[Row]:
+    """Bundled, minified and gzipped."""
+    told = subprocess.run(["node", "scripts/size.mjs", "--json"], cwd=CLIENT, capture_output=True, check=True, text=True).stdout
+    return [(s["name"], f"{s['bytes'] / 1000:.2f} kB gz", "", f"{s['budget'] / 1000:.1f} kB") for s in json.loads(told)]
+
+
+def faults() -> str:
+    """Every fault that is done to the client, and what became of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        told = ["--reporter=json", f"--outputFile={report}"]
+        subprocess.run(
+            ["npx", "vitest", "run", "--project", "core", *told, *FAULTS], cwd=CLIENT, capture_output=True, check=False
+        )
+        files: list[dict[str, Any]] = json.loads(report.read_text())["testResults"]
+    lines = ["| what happens | | took |", "| --- | --- | --- |"]
+    for test in (t for file in files for t in file["assertionResults"]):
+        outcome = "held" if test["status"] == "passed" else "**BROKEN**"
+        lines.append(f"| {test['title'].removesuffix(' is survived')} | {outcome} | {test.get('duration') or 0:.0f} ms |")
+    return "\n".join(lines)
