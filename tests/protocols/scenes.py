@@ -311,6 +311,18 @@ async def page_opened(protocol: str, forward: Forward) -> Reader:
 
 
 @scene
+async def reopened(protocol: str, forward: Forward) -> Reader:
+    """A page is opened where a person is asked already, and the answer is given there."""
+    reader = Reader(deletes, protocol)
+    await reader.start()
+    await Reader(deletes, "plain", store=reader.app.store).run()
+    await reader.follow()
+    await reader.ask("POST", "/api/runs/r/input", [{"interruptId": "0/delete", "payload": True}])
+    await reader.run()
+    return reader
+
+
+@scene
 async def state_and_output(protocol: str, forward: Forward) -> Reader:
     """An agent that shows a state and answers with data, without a word."""
 

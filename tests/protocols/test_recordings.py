@@ -117,7 +117,7 @@ ENDINGS = {
     "finish": ["success"], "question": ["interrupt", "success"], "approved": ["interrupt", "success"],
     "denied": ["interrupt", "success"], "parallel_tools": ["interrupt", "success"], "cancelled": ["cancelled"], "error": ["error"],
     "brake": ["success"], "retried": ["success"], "died": ["success"], "lost": ["success"], "replay": ["success"],
-    "second_round": ["success", "success"], "page_opened": ["success"], "state_and_output": ["success"],
+    "reopened": ["interrupt", "success"], "second_round": ["success", "success"], "page_opened": ["success"], "state_and_output": ["success"],
 }  # fmt: skip
 
 
@@ -185,6 +185,7 @@ def test_every_aisdk_stream_ends_with_done_unless_it_is_cut(name: str) -> None:
         ("died", [[("text", "First this.")], [("reasoning", "Hm"), ("text", "Half of it.")]]),
         ("lost", [[("text", "First this.")], [("reasoning", "Hm"), ("text", "Half of it.")]]),
         ("approved", [[("delete", "output-available")], [("text", "14 gone")]]),
+        ("reopened", [[("delete", "output-available")], [("text", "14 gone")]]),
         ("denied", [[("delete", "output-denied")], [("text", "Nothing was deleted: too many.")]]),
     ],
 )  # fmt: skip

@@ -35,7 +35,8 @@ class AgUi(Teller):
         self._run, self._open = past.thread, dict(past.open)
         events = [_event("RUN_STARTED", **self._ids, protocolVersion=PROTOCOL)] if past.first else []
         if past.history is not None:
-            self._shown = max((live.step for live in past.history), default=-1)
+            if past.history:
+                self._shown, self._last = past.history[-1].step, past.history[-1].id
             events += _snapshots(messages(past), forget=past.heard)
         return [e._replace(id=past.cursor) for e in events]
 

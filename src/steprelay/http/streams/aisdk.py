@@ -56,17 +56,19 @@ class AiSdk(Teller):
 
     def _asks(self, asked: wire.Object) -> list[Sse]:
         """A request for an approval of a call, which is shown first if it was not yet; or a question."""
-        call, about = self._open.get(asked_about(asked)), asked_about(asked)
-        name = call or f"{self._run}:{asked['id']}"
+        about, (step, attempt) = asked_about(asked), self._at or (0, 0)
+        call = self._open.get(about)
         if asked["kind"] == "approval":
-            shown = [] if call else self.calls(name, about.partition("#")[0], asked["payload"])
+            name = call or f"{self._run}:{step}.{attempt}:{about}"
+            shown = [] if call else self.calls(name, about, asked["payload"])
             why = {"reason": asked["prompt"]} if asked["prompt"] else {}
             return [*shown, _chunk("tool-approval-request", approvalId=asked["id"], toolCallId=name, **why)]
         if asked["kind"] == "external":
             return []
         question = {"prompt": asked["prompt"], "payload": asked["payload"], "schema": asked["schema"]}
-        about_it = {"toolMetadata": {"steprelay": {"interruptId": asked["id"]}}, "providerExecuted": False, "dynamic": True}
-        return [_chunk("tool-input-available", toolCallId=name, toolName="question", input=question, **about_it)]
+        told = {"toolMetadata": {"steprelay": {"interruptId": asked["id"]}}, "providerExecuted": False, "dynamic": True}
+        name = call or f"{self._run}:{asked['id']}"
+        return [_chunk("tool-input-available", toolCallId=name, toolName="question", input=question, **told)]
 
     # ------------------------------------------------------------ how it is said
 

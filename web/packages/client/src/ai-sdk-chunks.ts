@@ -62,7 +62,7 @@ export class Chunks extends Teller<UIMessageChunk> {
     const { id, kind, prompt, payload, schema } = interrupt;
     const about = askedAbout(interrupt);
     const call = this.open.get(about);
-    const toolCallId = call ?? `${this.run}:${id}`;
+    const toolCallId = call ?? (kind === "approval" ? this.name(about) : `${this.run}:${id}`);
     if (kind === "approval") {
       const asked: UIMessageChunk = { type: "tool-approval-request", approvalId: id, toolCallId };
       if (prompt) asked.reason = prompt;

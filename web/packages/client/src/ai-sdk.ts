@@ -77,7 +77,8 @@ export class RelayTransport<M extends UIMessage = UIMessage> implements ChatTran
     const again = trigger === "regenerate-message" && row.isTerminal && row.stopReason !== "finished";
     const o = { ...this.options, signal };
     const now = again ? await resume(chat.run, undefined, o) : await respond(chat.run, prompt, o);
-    const round = row.isTerminal && !again ? row.round + 1 : row.round;
+    // What is said after the user has spoken is another message, though it may belong to the same round.
+    const round = row.isTerminal && !again ? row.round + 1 : last?.role === "user" ? `${row.round}.${from}` : row.round;
     return this.stream(chat, new Chunks(row.sessionId), now, round, from, signal);
   };
 
@@ -177,7 +178,7 @@ export class RelayTransport<M extends UIMessage = UIMessage> implements ChatTran
     chat: Chat,
     teller: Chunks,
     view: RunView | undefined,
-    round: number,
+    round: number | string,
     from: number,
     signal?: AbortSignal,
     again = false,

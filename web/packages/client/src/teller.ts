@@ -170,9 +170,14 @@ export abstract class Teller<E> {
     if (this.called.has(id)) return [];
     this.called.add(id);
     if (this.open.has(id)) return []; // shown by an earlier step
-    const call = `${this.run}:${this.step}.${this.attempt}:${id}`;
+    const call = this.name(id);
     this.open.set(id, call);
     return [...this.close(), ...this.needsStep(), ...this.calls(call, name, args)];
+  }
+
+  /** What a call of this attempt is called here. */
+  protected name(id: string): string {
+    return `${this.run}:${this.step}.${this.attempt}:${id}`;
   }
 
   private result(result: Result): E[] {

@@ -110,7 +110,7 @@ function chunked(name: string): UIMessageChunk[] {
   return chunks;
 }
 
-test.each(names.filter((name) => !["error", "page_opened"].includes(name)))(
+test.each(names.filter((name) => !["error", "page_opened", "reopened"].includes(name)))(
   "our chunks of %s make the messages of the server's",
   async (name) => {
     expect(shape(await messages(chunked(name)))).toEqual(shape(await messages(spoken(name))));
@@ -205,7 +205,7 @@ const said = (agent: AbstractAgent) =>
       m.role === "assistant" ? (m.toolCalls ?? []).map((call) => [call.function.name, call.function.arguments]) : [],
     ]);
 
-test.each(names.filter((name) => !["page_opened", "second_round"].includes(name)))(
+test.each(names.filter((name) => !["page_opened", "reopened", "second_round"].includes(name)))(
   "our events of %s make the messages of the server's",
   async (name) => {
     expect(said(await played(evented(name)))).toEqual(said(await played(runs(name))));
