@@ -107,19 +107,31 @@ def with_site(text: str) -> str:
         there, wanted = tomllib.loads(text), tomllib.loads(ours)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"netlify.toml cannot be read: {e}") from e
-    build = wanted["build"]["command"]
+    build, functions = wanted["build"]["command"], there.get("functions", {})
     command = there.get("build", {}).get("command")
     if command is None:
         text = _into_table(text, "build", f'command = "{build}"')
     elif "steprelay build netlify" not in command:
-        text = re.sub(r'(?m)^(\s*command\s*=\s*)"(?!")', lambda m: f'{m[1]}"{build} && ', text, count=1)
-    if "python/**" not in there.get("functions", {}).get("included_files", []):
+        text = _replaced(text, "command", command, f"{build} && {command}")
+    included = functions.get("included_files")
+    if included is None:
         text = _into_table(text, "functions", 'included_files = ["python/**"]')
-    if "directory" not in there.get("functions", {}) and "functions" not in there.get("build", {}):
+    elif "python/**" not in included:
+        raise ConfigError('add "python/**" to included_files in netlify.toml, and run this again')
+    if "directory" not in functions and "functions" not in there.get("build", {}):
         text = _into_table(text, "functions", 'directory = "netlify/functions"')
     if not any(r.get("from") == "/api/*" for r in there.get("redirects", [])):
         text = _before_redirects(text, ours[ours.index("# One function") :])
     return text
+
+
+def _replaced(text: str, key: str, old: str, new: str) -> str:
+    """Put another value behind a key. Raises ConfigError where the old one is not written on one line."""
+    for quote in ('"', "'"):
+        found = re.search(rf"(?m)^\s*{key}\s*=\s*{quote}{re.escape(old)}{quote}", text)
+        if found:
+            return text.replace(found[0], f"{found[0].partition('=')[0]}= {quote}{new}{quote}", 1)
+    raise ConfigError(f"put `{new.removesuffix(old)}` before the {key} in netlify.toml, and run this again")
 
 
 def _into_table(text: str, table: str, line: str) -> str:

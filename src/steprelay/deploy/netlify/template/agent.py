@@ -1,9 +1,9 @@
 """The agent of this site. Here: `steprelay dev agent.py`. There: Netlify's functions, one step a request."""
 
-from steprelay import App, Reply
+from steprelay import App, Reply, Turn
 
 
-async def agent(turn, ctx):
+async def agent(turn: Turn, ctx: object) -> Reply | str:
     """Counts the words of the prompt, one a step. Put a Pydantic AI `Agent(...)` in its place when you have a model."""
     counted, words = turn.state or 0, str(turn.prompt).split()
     if counted < len(words):
