@@ -34,7 +34,7 @@ def agents(outside: Path) -> dict[str, Any]:
     )
     lead = Agent(lead_script.model, toolsets=[delegate({"expert": "Knows everything."}, limits={"steps": 4})])
 
-    @lead.tool_plain
+    @lead.tool_plain(metadata={"effect": "read"})
     def research(topic: str) -> Any:
         return spawn(topic, agent="expert", limits={"steps": 4})
 

@@ -312,8 +312,9 @@ async def test_an_end_that_is_told_twice_is_one_result() -> None:
 # ---------------------------------------------------------------- a process for each step, some of them killed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.all) for n in (1, 2, 3))]
+)
 async def test_with_a_process_for_each_step_and_every_other_killed(seed: int, tmp_path: Path) -> None:
     path, outside = str(tmp_path / "runs.db"), tmp_path / "outside"
     store = SQLiteStore(path)

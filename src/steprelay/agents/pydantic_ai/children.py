@@ -2,12 +2,13 @@
 
     from steprelay.agents.pydantic_ai import spawn
 
-    @agent.tool_plain
+    @agent.tool_plain(metadata={"effect": "read"})
     def research(topic: str) -> Any:
         \"\"\"Have somebody look into a topic.\"\"\"
         return spawn(f"Look into {topic}.", agent="researcher", limits={"steps": 8})
 
-A list of them is several at once, and its result the list of their outputs. `delegate` makes such tools.
+A list of them is several at once, and its result the list of their outputs. `delegate` makes such tools. Returning them does
+nothing by itself: the commit of the step starts the runs, once, so that such a tool is `read`.
 """
 
 from __future__ import annotations
