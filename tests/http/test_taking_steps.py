@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import http_world as w
 import msgspec
 import pytest
+from standardwebhooks import Webhook
 
 from steprelay.core.model import Reply, RunKey
 from steprelay.http import shapes
+from steprelay.http.auth import driver_secret
 
 KEY = RunKey("default", "s1")
 
@@ -239,3 +242,31 @@ async def test_every_envelope_has_its_shape(clock: w.Clock):
                 msgspec.json.decode(answer.content, type=shapes.Envelope)
             (await c.post("/api/runs/s1/cancel")).raise_for_status()
             msgspec.json.decode((await step(c)).content, type=shapes.Envelope)
+
+
+async def test_a_server_that_drives_says_who_takes_a_step():
+    world = w.World(w.three_steps)
+    async with world.server() as c:
+        made = await c.post("/api/runs", json={"userPrompt": "x", "sessionId": "s1", "carrier": "trigger"})
+        busy = await step(c, 0)
+        assert (busy.status_code, busy.json()["step"]) == (202, -1), "a run is its carrier's"
+        url = "/api/runs/s1/step"
+        taken = await c.post(url, json={"carrier": "trigger"}, headers={"idempotency-key": "a/0"})
+        again = await c.post(url, json={"carrier": "trigger"}, headers={"idempotency-key": "a/0"})
+        assert (taken.json()["step"], again.content) == (0, taken.content)
+        assert (await c.post(url, json={"carrier": "Not a name"})).status_code == 400
+    async with world.client({"authorization": f"Bearer {made.json()['token']}"}) as stranger:
+        refused = await stranger.post(url, json={"carrier": "trigger"})
+        assert (refused.status_code, refused.json()["code"], refused.json()["path"]) == (403, "server_key_only", "$.carrier")
+    body = '{"carrier":"trigger"}'
+    async with world.client() as driver:
+        assert (await driver.post(url, content=body, headers=driver_headers(body))).json()["step"] == 1
+    steps = await world.store.read(KEY, "steps")
+    assert [s.carrier for s in steps] == ["trigger", "trigger"]
+
+
+def driver_headers(body):
+    at = datetime.now(UTC)
+    signature = Webhook(driver_secret(w.SECRET)).sign("msg_1", at, body)
+    stamp = {"webhook-id": "msg_1", "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": signature}
+    return {"content-type": "application/json", **stamp}

@@ -64,9 +64,11 @@ class AgentStep(_In):
 
 
 class TakeStep(_In):
-    """One step of a known run. `expectedStep` makes a repeated request recognisable."""
+    """One step of a known run. `expectedStep` makes a repeated request recognisable. `carrier`: who takes it, for a server that
+    drives runs as an engine of its own; it has to have the run."""
 
     expected_step: Count | None = None
+    carrier: Carrier | None = None
 
 
 class StartJob(_In):

@@ -45,7 +45,10 @@ async def agent_step(call: Call) -> Answer:
 
 async def run_step(call: Call) -> Answer:
     """One step of a known run."""
-    return await take(call, _ask(call, await call.allowed("step"), call.body.expected_step))
+    key, carrier = await call.allowed("step"), call.body.carrier
+    if carrier is not None and call.who.kind not in ("server", "driver"):
+        raise Problem(403, "server_key_only", "Only a server may say who takes a step; leave `carrier` out.", path="$.carrier")
+    return await take(call, _ask(call, key, call.body.expected_step, carrier=carrier))
 
 
 async def start_job(call: Call) -> Answer:
@@ -89,12 +92,14 @@ async def _opening(call: Call, key: RunKey) -> New | None:
     return None
 
 
-def _ask(call: Call, key: RunKey, expect: int | None, *, new: New | None = None, founding: bool = False) -> Ask:
+def _ask(
+    call: Call, key: RunKey, expect: int | None, *, new: New | None = None, founding: bool = False, carrier: str | None = None
+) -> Ask:
     """The request id: the caller's own, or the step it expects."""
     id = call.header("idempotency-key") or (None if expect is None else f"step:{expect}")
     if id is not None and (len(id) > 200 or not id.isprintable()):
         raise Problem(400, "bad_input", "Idempotency-Key takes up to 200 printable characters.", path="Idempotency-Key")
-    carrier = "background" if call.who.kind == "driver" else "client"
+    carrier = carrier or ("background" if call.who.kind == "driver" else "client")
     return Ask(
         key=key, carrier=carrier, expect=expect, new=new, founding=founding, fit="steps=fit" in call.prefers,
         strict="strict" in call.prefers, request=None if id is None else Request(id=id, hash=body_hash(call)),

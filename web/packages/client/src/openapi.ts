@@ -508,11 +508,14 @@ export interface components {
     };
     /**
      * TakeStep
-     * @description One step of a known run. `expectedStep` makes a repeated request recognisable.
+     * @description One step of a known run. `expectedStep` makes a repeated request recognisable. `carrier`: who takes it, for a server that
+     *         drives runs as an engine of its own; it has to have the run.
      */
     TakeStep: {
       /** @default null */
       expectedStep: number | null;
+      /** @default null */
+      carrier: string | null;
     };
   };
   responses: never;
