@@ -24,5 +24,5 @@ if [ ! -e "$stamp" ]; then
     npm ci --no-progress --loglevel=error
     touch "$stamp"
 fi
-npm run --silent --loglevel=error format:check
-npm run --silent --loglevel=error check
+npm run --silent format:check
+npm run --silent check

@@ -1,5 +1,5 @@
 import type { Snapshot, StepSnapshot } from "./fold.js";
-import type { Failure, Interrupt, Part, RelayErrorLike, Usage } from "./types.js";
+import type { Failure, Interrupt, RelayErrorLike, Usage } from "./types.js";
 
 /** A tool call and what came of it. */
 export interface Tool {
@@ -76,29 +76,25 @@ function wordsOf({ index: step, attempt, parts }: StepSnapshot): Words[] {
   return found.filter((w) => w.text);
 }
 
+/** Ids repeat, a function agent's from step to step: a result belongs to the call of its id that still runs. */
 function toolsOf(steps: readonly StepSnapshot[]): Tool[] {
-  const tools = new Map<string, Tool>();
+  const tools: Tool[] = [];
+  const running = new Map<string, Tool>();
   for (const { index: step, parts } of steps)
     for (const part of parts) {
-      if (part.type === "call")
-        tools.set(part.id, {
-          id: part.id,
-          step,
-          name: part.name,
-          args: part.args,
-          status: "running",
-          value: undefined,
-        });
-      else if (part.type === "result")
-        tools.set(part.id, { args: undefined, ...tools.get(part.id), ...resultOf(step, part) });
+      if (part.type !== "call" && part.type !== "result") continue;
+      const { id, name } = part;
+      const known = running.get(id);
+      const tool: Tool = known ?? { id, step, name, args: undefined, status: "running", value: undefined };
+      if (!known) tools.push(tool);
+      if (part.type === "call") {
+        tool.args = part.args;
+        running.set(id, tool);
+      } else {
+        tool.value = part.value;
+        tool.status = part.status ?? "ok";
+        running.delete(id);
+      }
     }
-  return [...tools.values()];
+  return tools;
 }
-
-const resultOf = (step: number, { id, name, value, status }: Extract<Part, { type: "result" }>) => ({
-  id,
-  step,
-  name,
-  value,
-  status: status ?? ("ok" as const),
-});
