@@ -88,6 +88,21 @@ async def test_a_question_and_the_end_are_two_messages(monkeypatch: pytest.Monke
     assert len({h["webhook-id"] for h, _ in receiver.taken}) == 2
 
 
+async def test_a_message_that_waits_for_its_next_try_does_not_go_out_with_another_of_its_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    async with Receiver(500, 204, 204) as receiver, scene.client:
+        run = await scene.start(receiver.url)
+        await scene.step(run)
+        answer = [{"interruptId": "size", "status": "resolved", "payload": "L"}]
+        await scene.client.post(f"/api/runs/{run}/input", json=answer)
+        await scene.step(run)
+        assert [verified(h, body)["type"] for h, body in receiver.taken] == ["run.awaiting_input", "run.ended"]
+        assert (await scene.sweep(after=120.0)).delivered == 1
+    assert [verified(h, body)["type"] for h, body in receiver.taken][2:] == ["run.awaiting_input"]
+
+
 async def test_a_message_whose_receipt_is_lost_comes_again_under_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, agent=lambda turn, ctx: "done")
     ack, lost = scene.app.store.ack, []

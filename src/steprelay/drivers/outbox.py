@@ -30,12 +30,19 @@ class Outbox:
 
     async def deliver(self, key: RunKey) -> int:
         """Deliver what one run has for others; answers how many went out. What fails comes again, later each time."""
-        sent, page = 0, await self._engine.store.read(key, "outbox", limit=PAGE)
+        sent, now, page = 0, None, await self._engine.store.read(key, "outbox", limit=PAGE)
         while page:
             for out in page:
+                if out.tries:  # it waits for its time, which is the store's
+                    now = now or await self._now(key)
+                    if out.due_at is None or out.due_at > now:
+                        continue
                 sent += await self._delivered(key, out)
             page = await self._engine.store.read(key, "outbox", after=page[-1].seq, limit=PAGE) if len(page) == PAGE else []
         return sent
+
+    async def _now(self, key: RunKey) -> float:
+        return (await self._engine.store.claim(key, claim_id=uuid4().hex, holder="", lease=0, carrier=None)).now
 
     async def _delivered(self, key: RunKey, out: Outgoing) -> bool:
         try:
