@@ -110,6 +110,18 @@ async def test_of_three_deliveries_one_carries_and_two_end_without_successors() 
 
 
 @virtual
+async def test_of_two_who_wait_for_the_same_timer_one_goes_on_and_the_other_ends() -> None:
+    made = Stage(Reply(then="wait", after=5.0), lambda turn, ctx: asyncio.sleep(8.0, Reply(then="finish")))
+    loop, began = Loop(made.engine), asyncio.get_running_loop().time()
+    await loop.pulse(made.key, carrier="client", new=made.new)
+    carrying = {asyncio.create_task(loop.carry(made.key, carrier="client")) for _ in range(2)}
+    (overtaken,), (going_on,) = await asyncio.wait(carrying, return_when=asyncio.FIRST_COMPLETED)
+    assert isinstance((await overtaken).outcome, Busy)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5.0)
+    assert isinstance((await going_on).outcome, Done)
+
+
+@virtual
 async def test_who_finds_the_run_busy_takes_over_when_its_holder_has_died() -> None:
     made = stage(0.5, lease=1.0)
     dead = asyncio.create_task(made.advance(carrier="background"))

@@ -87,9 +87,9 @@ class Loop:
         """Carry a run until it ends, waits for a signal, belongs to somebody else, or the wall comes near: then the waker
         dispatches the successor. Options go to Engine.advance.
 
-        Who finds the run busy has no baton to hand on. It looks once more when the lease is over; a holder that lives has
-        renewed it by then. So of three deliveries of one dispatch two end, and none of them has successors. `patient` False:
-        it answers at once that the run is busy.
+        Who finds the run busy has no baton to hand on. Who does so at once looks once more when the lease is over; a holder
+        that lives has renewed it by then. So of three deliveries of one dispatch two end, and none of them has successors.
+        Who does so later, after a wait, has been overtaken. `patient` False: there is no second look.
         """
         pace, outgoing, looked = Pace(self.wall if wall is None else wall), False, not patient
         while True:
@@ -101,7 +101,7 @@ class Loop:
             after, busy = _again_after(advanced, carrier), isinstance(advanced.outcome, Busy)
             if after is None or (busy and looked):
                 return advanced
-            looked = busy or not patient
+            looked = True
             if after <= PATIENCE and pace.fits(after=after):
                 await asyncio.sleep(after)
                 continue
