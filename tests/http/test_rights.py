@@ -52,6 +52,25 @@ async def test_nothing_goes_without_credentials_unless_the_server_says_so():
     assert world.calls == 0
 
 
+async def test_a_server_gives_tokens_for_runs_that_are_there():
+    world = w.World(w.three_steps)
+    await start(world)
+    async with world.server() as c:
+        given = (await c.post("/api/runs/s1/token", json={"actions": ["step", "read"], "seconds": 60})).json()
+        whole = (await c.post("/api/runs/s1/token")).json()
+        absent = await c.post("/api/runs/nobody/token")
+        wrong = await c.post("/api/runs/s1/token", json={"actions": ["prune"]})
+    assert (given["sessionId"], given["actions"], given["seconds"]) == ("s1", ["read", "step"], 60.0)
+    assert (whole["seconds"], len(whole["actions"])) == (3600.0, 7)
+    assert (absent.status_code, wrong.status_code) == (404, 400)
+    async with world.client(bearer(given["token"])) as page:
+        assert (await page.post("/api/runs/s1/step", json={})).status_code == 200
+        assert (await page.post("/api/runs/s1/cancel")).status_code == 403
+        assert (await page.post("/api/runs/s1/token")).status_code == 403
+    async with world.client(bearer(whole["token"])) as page:
+        assert (await page.post("/api/runs/s1/cancel")).json()["status"] == "CANCELLED"
+
+
 @pytest.mark.parametrize("key", ["the key", "the secret", "the previous secret"])
 async def test_a_server_key_may_do_everything(key: str):
     world = w.World(w.three_steps, auth=Auth(w.SECRET, previous=["an older secret that still counts"]))

@@ -64,6 +64,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/api/runs/{id}/resume", talk.resume, "Go on after a failure or a brake", "RunView", _RUN, body="Resume"),
     Endpoint("POST", "/api/runs/{id}/fork", talk.fork, "A new run from one of its steps", "Created", _RUN, body="Fork", status=201),
     Endpoint("POST", "/api/runs/{id}/hand-over", talk.hand_over, "Give it to another driver", "RunView", _RUN, body="HandOver"),
+    Endpoint("POST", "/api/runs/{id}/token", runs.give_token, "A token for it, to hand on", "Token", "server key", body="GiveToken"),
     Endpoint("GET", "/api/approvals", ops.approvals, "Everything that waits for a person", "ApprovalList",
              "server key; a browser sees its own", query=_LIST),
     Endpoint("POST", "/api/events/{token}", ops.deliver_event, "Deliver an event to a run that waits for it", "Delivered",

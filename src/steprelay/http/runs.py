@@ -12,6 +12,7 @@ from ..core import codec
 from ..core.model import Filter, Refused, Run, Status, Step
 from . import wire
 from .api import Answer, Call, unknown_sender
+from .auth import ACTIONS
 from .explain import explain
 from .problem import Problem
 from .starts import admit, create_same, make, seeded, split_prompt, token
@@ -43,6 +44,17 @@ def made(call: Call, run: Run, *, replayed: bool = False) -> Answer:
     headers = {"Location": f"/api/runs/{run.key.id}"} | ({"Idempotent-Replayed": "true"} if replayed else {})
     view = wire.run_view(run, None, (), run.created_at)
     return Answer(status=201, headers=headers, body={**view, "token": token(call, run.key)})
+
+
+async def give_token(call: Call) -> Answer:
+    """A token for a run that is there: one that was imported, or whose token has expired. For the server to hand on."""
+    call.server_only()
+    run, body = (await call.run("read")).run, call.body
+    assert run is not None
+    actions = ACTIONS if body.actions is None else tuple(a for a in ACTIONS if a in body.actions)
+    seconds = body.seconds or call.api.settings.token_seconds
+    made = call.api.auth.run_token(run.key, actions, seconds)
+    return Answer(body={"sessionId": run.key.id, "token": made, "actions": list(actions), "seconds": seconds})
 
 
 async def list_runs(call: Call) -> Answer:

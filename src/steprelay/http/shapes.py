@@ -130,6 +130,13 @@ class Edit(_In):
     limits: Limits | None = None
 
 
+class GiveToken(_In):
+    """A right to one run, to hand on. Left out = every action; the server's default time."""
+
+    actions: list[Literal["read", "step", "input", "cancel", "resume", "fork", "hand-over"]] | None = None
+    seconds: Annotated[float, Meta(gt=0, le=604_800, description="seconds, at most a week")] | None = None
+
+
 class Fork(_In):
     """A new run with the history up to and including `step`; -1 = from the beginning."""
 
@@ -267,6 +274,15 @@ class Created(RunView):
     """A run, with the token a browser may hold for it."""
 
     token: str
+
+
+class Token(_Out):
+    """A run token: what it is for, and for how many seconds."""
+
+    session_id: str
+    token: str
+    actions: list[str]
+    seconds: float
 
 
 class RunList(_Out):
