@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from steprelay.core import codec
 from steprelay.core.errors import BadInput, ConfigError, StoreError, StoreUnavailable
 from steprelay.core.model import Claimed, Filter, Reply, RunKey, Signal
+from steprelay.core.noun import replace
 from steprelay.engine import Engine
 from steprelay.storekit.sqlite import path_of
 from steprelay.stores.sqlite import SQLiteStore
@@ -82,11 +84,11 @@ async def test_closing_leaves_one_file_and_ends_the_store(store: SQLiteStore, pa
 
 
 async def test_a_check_names_file_version_and_schema(store: SQLiteStore, path: Path) -> None:
-    assert await store.check() == f"sqlite: {path}, SQLite {sqlite3.sqlite_version}, schema 1"
+    assert await store.check() == f"sqlite: {path}, SQLite {sqlite3.sqlite_version}, schema 2"
 
 
 async def test_migrating_tells_what_was_applied(store: SQLiteStore) -> None:
-    assert await store.migrate() == ["001_runs"]
+    assert await store.migrate() == ["001_runs", "002_lines"]
     assert await store.migrate() == []
 
 
@@ -310,3 +312,23 @@ async def go_once(store: SQLiteStore) -> None:
     claimed = await store.claim(KEY, claim_id="first", holder="", lease=15, carrier=None, new=new())
     assert isinstance(claimed, Claimed)
     await store.commit(claimed.claim, forward(claimed))
+
+
+async def test_a_history_kept_as_arrays_becomes_lines(path: Path) -> None:
+    store = SQLiteStore(str(path))
+    first = await take(store, new=new(), now=T)
+    messages = ('{"content":"a\\nb","role":"user"}', '["x"]', '"\\u00e9"')
+    commit = forward(first)
+    assert commit.step is not None
+    step = replace(commit.step, messages=messages, parts=())
+    await store.commit(first.claim, replace(commit, step=step), now=T)
+    await store.close()
+    with sqlite3.connect(path) as db:  # as the first release of the schema wrote it
+        db.execute("UPDATE step SET messages = ?, parts = '[]'", (codec.dumps(messages),))
+        db.execute("DELETE FROM migration WHERE version > 1")
+    db.close()
+    again = SQLiteStore(str(path))
+    assert await again.migrate() == ["002_lines"]
+    (kept,) = await again.read(KEY, "steps")
+    assert (kept.messages, kept.parts) == (messages, ())
+    await again.close()

@@ -7,8 +7,8 @@ judged and written while nobody else can write. What was answered survives a pow
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -39,9 +39,10 @@ class SQLiteStore(Store):
         expect: int | None = None, request: Request | None = None, new: New | None = None, now: float | None = None,
     ) -> Claimed | Refused:  # fmt: skip
         def verb(db: DB, now: float) -> Claimed | Refused:
-            run, created = _run(db, key), False
+            run, heard = _run(db, key)
+            created = run is None and new is not None
             if run is None and new is not None:
-                run, created = _create(db, key, new, now), True
+                run = _create(db, key, new, now)
             if run is None:
                 return Refused(reason="absent", run=None, step=None, now=now)
             if lease == 0:
@@ -57,7 +58,7 @@ class SQLiteStore(Store):
                 claim=Claim(key=key, index=run.step, fence=run.fence, claim_id=claim_id, carrier=carrier or run.carrier),
                 run=run,
                 steps=tuple(_steps(db, key, run.floor, -1)),
-                inbox=_inbox(db, key, run.inbox_read),
+                inbox=_inbox(db, key, run.inbox_read) if heard > run.inbox_read else (),
                 ledger=dict(db.execute("SELECT key, entry FROM ledger WHERE tenant = ? AND run = ?", _key(key))),
                 now=now,
             )
@@ -68,10 +69,10 @@ class SQLiteStore(Store):
         self, claim: Claim, commit: Commit, *, renew: float | None = None, now: float | None = None
     ) -> Committed | Fenced:  # fmt: skip
         def verb(db: DB, now: float) -> Committed | Fenced:
-            run = _held(db, claim)
+            run, heard = _held(db, claim)
             if run is None:
                 return Fenced(now=now)
-            unread = _inbox(db, claim.key, commit.inbox_read)
+            unread = _inbox(db, claim.key, commit.inbox_read) if heard > commit.inbox_read else ()
             _save(db, run, machine.apply(run, commit, now=now, unread=unread, renew=renew))
             if commit.step is not None:
                 _insert(db, "step", rows.STEP, [rows.step_values(claim.key, replace(commit.step, committed_at=now))])
@@ -80,8 +81,9 @@ class SQLiteStore(Store):
             if commit.step is None or commit.keep_ledger:
                 _note(db, claim.key, commit.ledger)
             _send(db, claim.key, commit.outbox, now)
-            blobs = [(*_key(claim.key), name, value) for name, value in commit.blobs.items()]
-            db.executemany("INSERT OR REPLACE INTO blob (tenant, run, name, value) VALUES (?, ?, ?, ?)", blobs)
+            if commit.blobs:
+                blobs = [(*_key(claim.key), name, value) for name, value in commit.blobs.items()]
+                db.executemany("INSERT OR REPLACE INTO blob (tenant, run, name, value) VALUES (?, ?, ?, ?)", blobs)
             return Committed(now=now, inbox=unread)
 
         return await self._file.write(verb, now)
@@ -91,18 +93,19 @@ class SQLiteStore(Store):
         now: float | None = None,
     ) -> Alive | Fenced:  # fmt: skip
         def verb(db: DB, now: float) -> Alive | Fenced:
-            run = _held(db, claim)
+            run, heard = _held(db, claim)
             if run is None:
                 return Fenced(now=now)
             _save(db, run, replace(run, lease_until=now + lease, tail=run.tail if tail is None else tail))
             _note(db, claim.key, ledger or {})
-            return Alive(now=now, cancel=any(s.kind == "cancel" for s in _inbox(db, claim.key, run.inbox_read)))
+            unread = _inbox(db, claim.key, run.inbox_read) if heard > run.inbox_read else ()
+            return Alive(now=now, cancel=any(s.kind == "cancel" for s in unread))
 
         return await self._file.write(verb, now)
 
     async def signal(self, key: RunKey, signal: Signal, *, now: float | None = None) -> Signalled | None:
         def verb(db: DB, now: float) -> Signalled | None:
-            run = _run(db, key)
+            run, _ = _run(db, key)
             if run is None:
                 return None
             sql = "SELECT body FROM inbox WHERE tenant = ? AND run = ? AND request_id = ?"
@@ -221,6 +224,7 @@ def _select(table: str, columns: Sequence[str]) -> str:
 
 
 _SELECT_RUN = _select("run", rows.RUN)
+_SELECT_ONE = _select("run", (*rows.RUN, "inbox_seq")) + "WHERE tenant = ? AND id = ?"
 _SELECT_STEP = _select("step", rows.STEP) + "WHERE tenant = ? AND run = ? AND "
 _SELECT_INBOX = _select("inbox", rows.INBOX) + "WHERE tenant = ? AND run = ? AND seq > ? ORDER BY seq LIMIT ?"
 _SELECT_OUTBOX = (
@@ -228,30 +232,40 @@ _SELECT_OUTBOX = (
 )
 
 
-def _run(db: DB, key: RunKey) -> Run | None:
-    row = db.execute(_SELECT_RUN + "WHERE tenant = ? AND id = ?", _key(key)).fetchone()
-    return None if row is None else rows.run_from(row)
+def _run(db: DB, key: RunKey) -> tuple[Run | None, int]:
+    """The run, and the number of the newest signal it was ever sent: whether its inbox is worth a look."""
+    row = db.execute(_SELECT_ONE, _key(key)).fetchone()
+    return (None, 0) if row is None else (rows.run_from(row[:-1]), row[-1])
 
 
-def _held(db: DB, claim: Claim) -> Run | None:
+def _held(db: DB, claim: Claim) -> tuple[Run | None, int]:
     """The run, if this claim still is its holder's."""
-    run = _run(db, claim.key)
+    run, heard = _run(db, claim.key)
     ours = run and (run.step, run.fence, run.claim_id) == (claim.index, claim.fence, claim.claim_id)
-    return run if ours else None
+    return (run, heard) if ours else (None, 0)
 
 
 def _save(db: DB, old: Run, new: Run) -> None:
     """Write what differs: an index is touched only when its columns change."""
-    pairs = zip(rows.RUN, rows.run_values(old), rows.run_values(new), strict=True)
-    changed = {column: value for column, was, value in pairs if value != was}
+    was, now = old.__dict__, new.__dict__
+    changed = tuple(c for c in rows.RUN_FIELDS if was[c] is not now[c] and was[c] != now[c])
     if changed:
-        columns = ", ".join(f'"{c}" = ?' for c in changed)
-        db.execute(f"UPDATE run SET {columns} WHERE tenant = ? AND id = ?", (*changed.values(), *_key(new.key)))
+        db.execute(_update(changed), (*(now[c] for c in changed), *_key(new.key)))
 
 
-def _insert(db: DB, table: str, columns: Sequence[str], values: Sequence[Sequence[Any]]) -> None:
-    marks = ", ".join("?" * len(columns))
-    db.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", values)
+@cache
+def _update(columns: tuple[str, ...]) -> str:
+    changes = ", ".join(f'"{c}" = ?' for c in columns)
+    return f"UPDATE run SET {changes} WHERE tenant = ? AND id = ?"
+
+
+def _insert(db: DB, table: str, columns: Sequence[str], values: Iterable[Sequence[Any]]) -> None:
+    db.executemany(_insertion(table, columns), values)
+
+
+@cache
+def _insertion(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def _create(db: DB, key: RunKey, new: New, now: float) -> Run:
@@ -275,8 +289,9 @@ def _send(db: DB, key: RunKey, outbox: Sequence[Outgoing], now: float) -> None:
 
 
 def _note(db: DB, key: RunKey, entries: Mapping[str, Json]) -> None:
-    sql = "INSERT OR REPLACE INTO ledger (tenant, run, key, entry) VALUES (?, ?, ?, ?)"
-    db.executemany(sql, [(*_key(key), name, entry) for name, entry in entries.items()])
+    if entries:
+        sql = "INSERT OR REPLACE INTO ledger (tenant, run, key, entry) VALUES (?, ?, ?, ?)"
+        db.executemany(sql, [(*_key(key), name, entry) for name, entry in entries.items()])
 
 
 def _step(db: DB, key: RunKey, condition: str, *values: Any) -> Step | None:
@@ -318,7 +333,7 @@ def _runs(db: DB, f: Filter) -> Iterator[Run]:
 def _view(db: DB, where: Any, view: str, *, after: int = -1, limit: int = 100, name: str = "") -> list[Any]:
     match view:
         case "run":
-            run = _run(db, where)
+            run, _ = _run(db, where)
             return [] if run is None else [run]
         case "runs":
             return list(islice(_runs(db, where), limit))
@@ -342,7 +357,7 @@ def _prune_page(page: Sequence[Run], before: float, f: Filter, db: DB, now: floa
 
 
 def _prune(db: DB, key: RunKey, before: float, f: Filter) -> bool:
-    run = _run(db, key)
+    run, _ = _run(db, key)
     if run is None or run.pruned or not guard.matches(run, f):  # it may have changed since it was listed
         return False
     delivered = (
