@@ -140,7 +140,7 @@ def test_what_cannot_be_changed_in_place_is_said(tmp_path) -> None:
         plan.with_site("[build\n")
     with pytest.raises(ConfigError, match="included_files"):
         plan.with_site('[functions]\nincluded_files = ["data/**"]\n')
-    with pytest.raises(ConfigError, match="before the command in netlify.toml"):
+    with pytest.raises(ConfigError, match=r"before the command in netlify.toml"):
         plan.with_site('[build]\ncommand = """\nmake\n"""\n')
 
 
