@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from steprelay.app import App
 from steprelay.core.errors import ConfigError, StoreUnavailable
 from steprelay.core.model import RunKey
 from steprelay.drivers.leg import Leg
-from steprelay.drivers.restate import STEPS, Restate
+from steprelay.drivers.restate import STEPS, NotTaken, Restate
 from steprelay.testing import engines
 from steprelay.testing.driver_site import Site
 from steprelay.testing.fakes import ScriptedAgent
@@ -154,6 +155,17 @@ async def test_it_is_told_nothing_that_was_said():
         assert set(told.plain()) == {"kind", "after"}
     finally:
         await app.shutdown()
+
+
+async def test_what_is_not_an_error_of_ours_is_told_by_its_name_alone():
+    class Broken(Leg):
+        async def take(self, *_, **__):
+            raise ValueError("the user said: a secret")
+
+    with pytest.raises(NotTaken) as told:
+        await Restate("http://restate.invalid", Broken(None, None))._step("r", "a/0")
+    assert str(told.value) == "ValueError; see this server's log"
+    assert "the user said" not in "".join(traceback.format_exception(told.value))
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ RESTATE_ADMIN_URL, who may call our endpoint RESTATE_IDENTITY_KEYS (comma-separa
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ import restate
 import restate.server
 from restate import InvocationRetryPolicy, ObjectContext, RunOptions, VirtualObject
 
-from ..core.errors import ConfigError, StoreUnavailable
+from ..core.errors import ConfigError, StepRelayError, StoreUnavailable
 from ..core.model import RunKey
 from .leg import Leg, Orchestrator
 
@@ -48,6 +49,13 @@ AGAIN = RunOptions[dict[str, Any]](
     initial_retry_interval=timedelta(milliseconds=200), retry_interval_factor=2.0, max_retry_interval=timedelta(seconds=10)
 )
 """How a step is tried again whose store is away: for ever."""
+
+
+_log = logging.getLogger("steprelay")
+
+
+class NotTaken(Exception):
+    """What Restate is told of an error that is not ours: its words may be anybody's."""
 
 
 class Restate(Orchestrator):
@@ -164,6 +172,11 @@ class Restate(Orchestrator):
         self._under_way.add(task)
         try:
             return (await self._leg.take(run, self.name, request, span=SPAN)).plain()
+        except StepRelayError:
+            raise
+        except Exception as e:
+            _log.exception("a step failed under Restate and is tried again")
+            raise NotTaken(f"{type(e).__name__}; see this server's log") from None
         finally:
             self._under_way.discard(task)
 
