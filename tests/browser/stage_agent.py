@@ -83,4 +83,4 @@ async def stage(turn, ctx):
     return Reply(then="finish", output=answer.text, parts=(answer,), usage=SPENT, state=first)
 
 
-app = App({"stage": stage}, limits=Limits(steps=None, repeats=None))
+app = App({"stage": stage}, limits=Limits(steps=None, repeats=None), starts_a_minute=1000)
