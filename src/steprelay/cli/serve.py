@@ -78,6 +78,7 @@ def _endpoint(app: App, orchestrator: Orchestrator, ready: str, host: str, port:
         here = host if is_loopback(host) else "127.0.0.1"
         url = f"http://{f'[{here}]' if ':' in here else here}:{sock.getsockname()[1]}"
     known = Registered(app, orchestrator, f"{url.rstrip('/')}/api/{orchestrator.name}", ready)
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn heeds it, and then raises it once more for who was there before
     serve(known, fd=sock.detach())
     if known.error is not None:
         raise known.error

@@ -33,25 +33,41 @@ PATIENCE = 30.0
 """Seconds after which something that should happen has not."""
 
 
-class Served(Server):
-    """`steprelay serve ENGINE` in a process of its own: to be killed. It comes back at the same address."""
+class Process(Server):
+    """A command of ours in a process of its own, to be killed. `ready`: what it prints once it works."""
 
-    def __init__(self, engine: str, env: dict[str, str], target: str = TARGET) -> None:
-        super().__init__(f"serve-{engine}", lend=False)
-        self.env, self._engine, self._target, self._ready = dict(env), engine, target, 0
+    def __init__(self, env: dict[str, str], *command: str, ready: str) -> None:
+        super().__init__(f"serve-{command[0]}", lend=False)
+        self.env, self._command, self._ready, self._times = dict(env), command, ready, 0
 
-    def start(self) -> Served:
-        self._ready = self._lines() + 1
+    def start(self) -> Process:
+        self._times = self._printed() + 1
         main = "import sys; from steprelay.cli import main; main(sys.argv[1:])"
-        where = () if self._engine == "temporal" else ("--port", str(self.port))
-        self._spawn(sys.executable, "-c", main, "serve", self._engine, self._target, *where, dying="KILL", env=self.env)
+        self._spawn(sys.executable, "-c", main, *self._command, dying="KILL", env=self.env)
         return self
 
-    def _lines(self) -> int:
-        return self.log().count("steprelay serves") if (self.folder / "log").exists() else 0
+    def _printed(self) -> int:
+        return self.log().count(self._ready) if (self.folder / "log").exists() else 0
 
     def _answers(self) -> bool:
-        return self._lines() >= self._ready
+        return self._printed() >= self._times
+
+    def stop(self) -> None:
+        self.kill(signal.SIGKILL)
+        super().stop()
+
+
+class Served(Process):
+    """`steprelay serve ENGINE`. It comes back at the same address."""
+
+    def __init__(self, engine: str, env: dict[str, str], target: str = TARGET) -> None:
+        super().__init__(env, "serve", engine, target, ready="steprelay serves")
+        if engine != "temporal":
+            self._command += ("--port", str(self.port))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,12 +83,12 @@ class Called:
 class Site:
     """An engine, a store and one process that serves. `env`: all that a process of ours needs."""
 
-    def __init__(self, engine: EngineServer, store: str, folder: Path, *, target: str = TARGET) -> None:
+    def __init__(self, engine: EngineServer, store: str, folder: Path, *, target: str = TARGET, lease: float = LEASE) -> None:
         self.engine, self.name = engine, engine.name
         self.witness = folder / "witness"
         self.witness.touch()
         self.env = {
-            "STEPRELAY_STORE": store, "STEPRELAY_LEASE": f"{LEASE}", WITNESS: str(self.witness), "PYTHONUNBUFFERED": "1",
+            "STEPRELAY_STORE": store, "STEPRELAY_LEASE": f"{lease}", WITNESS: str(self.witness), "PYTHONUNBUFFERED": "1",
             **engine.env,
         }  # fmt: skip
         self.served = Served(self.name, self.env, target)
@@ -99,7 +115,6 @@ class Site:
             await stage.app.store.migrate()
 
     def close(self) -> None:
-        self.served.kill(signal.SIGKILL)
         self.served.stop()
 
 
@@ -164,9 +179,15 @@ class Stage:
 
         await self.until(there, f"{run} has {step} steps", seconds)
 
-    async def until_begun(self, run: str, step: int) -> None:
+    async def until_begun(self, run: str, step: int, seconds: float = PATIENCE) -> None:
         """The agent is in this step."""
-        await self.until(lambda: any(c.step == step for c in self.site.called(run)), f"{run} has begun step {step}")
+
+        async def there() -> bool:
+            row = await self.run(run)
+            assert not row.ended, f"{row.status} ({row.stop_reason}) at step {row.step}: {(await self.steps(run))[-1].parts}"
+            return any(c.step == step for c in self.site.called(run))
+
+        await self.until(there, f"{run} has begun step {step}", seconds)
 
     async def whole(self, run: str, steps: int, *carriers: str) -> None:
         """Steps 0 to n, none lost, none doubled: in the store, and seen from outside. `carriers`: who took them, each named

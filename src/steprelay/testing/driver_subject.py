@@ -1,8 +1,9 @@
 """The agent that the driver suite has carried: it does what its prompt says and notes every call in a file outside.
 
-The prompt is a plan, all of it optional but `steps`: {"steps": 8, "slow": 0.05, "waits": {"2": 0.5}, "asks": [3], "hangs": [4]}.
-A step that hangs does so the first time only, until its process ends or the run is cancelled. The file is
-STEPRELAY_TEST_WITNESS; a line of it: run, step, attempt, pid, `begun` or `done`.
+The prompt is a plan, all of it optional but `steps`: {"steps": 8, "slow": 0.05, "waits": {"2": 0.5}, "asks": [3], "hangs": [4],
+"gates": [5]}. A step that hangs does so the first time only, until its process ends or the run is cancelled; one at a gate
+waits for a file, WITNESS.RUN.STEP. WITNESS is the file STEPRELAY_TEST_WITNESS; a line of it: run, step, attempt, pid, `begun`
+or `done`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ def begun(turn: Turn) -> bool:
     return any(line.startswith(f"{turn.key.id} {turn.step} ") for line in lines)
 
 
+def gate(witness: str, run: str, step: int) -> Path:
+    """The file that opens a gate."""
+    return Path(f"{witness}.{run}.{step}")
+
+
+async def opened(file: Path) -> None:
+    while not file.exists():  # noqa: ASYNC110, ASYNC240 - another process makes it, and a look is quick
+        await asyncio.sleep(0.02)
+
+
 async def agent(turn: Turn, ctx: Any) -> Reply:
     """One step of the plan. Raises when what it is given is not exactly what went before."""
     plan: Any = turn.prompt
@@ -44,6 +55,8 @@ async def agent(turn: Turn, ctx: Any) -> Reply:
     note(turn, "begun")
     if hangs:
         await asyncio.Event().wait()
+    if turn.step in plan.get("gates", ()):
+        await opened(gate(os.environ[WITNESS], turn.key.id, turn.step))
     if plan.get("slow"):
         await asyncio.sleep(plan["slow"])
     note(turn, "done")
@@ -64,7 +77,7 @@ def _reply(turn: Turn, plan: Any) -> Reply:
 
 def build(**options: Any) -> App:
     """An app of it, set up by the environment."""
-    return App(agent, limits=Limits(steps=None, repeats=None), **options)
+    return App(agent, limits=Limits(steps=None, repeats=None, attempts=10), **options)
 
 
 def __getattr__(name: str) -> Any:
