@@ -36,6 +36,7 @@ inngest() {
     folder="$cache/inngest-1.12.1"
     [ -x "$folder/inngest" ] && return 0
     need go Inngest "Go 1.25 or newer"
+    need redis-server Inngest "the package redis-server (its tests kill both)"
     echo "» inngest 1.12.1"
     mkdir -p "$folder/src"
     cp -R "$here/engines/inngest/." "$folder/src"

@@ -1,23 +1,26 @@
-"""Inngest: each of our steps is a step of a function there, and a function that stops sends the event that starts the next.
+"""Inngest: each of our steps is a step of a function there, and functions follow each other by events.
 
-    event ─▶ function: step 0 ─▶ step 1 ─▶ … ─▶ the run ends, or waits for a wake: that is all
-      ▲                                    └──▶ a pause, or STEPS were taken: an event, for that time
-      └────────────────────────────────────────┘          (and every wake is such an event)
+    wake ─▶ relay: step 0 ─▶ step 1 ─▶ … ─▶ the run ends, or waits for a wake: so does the function
+              ▲                        ├──▶ STEPS were taken: the event `next`
+              └────────────────────────┤
+              next ◀── pause: sleeps ◀─┴──▶ it is due later: the event `pause`;  a wake cancels that function
 
-Nothing waits inside a function. `wait_for_event` misses what is sent before it is registered, and that is when the answer
-of somebody who is quick comes; an event always starts a function, so no wake is lost. There may then be one function too
-many for a run: each names the step it comes for, and ends when the run has gone on without it.
+Nobody waits for a wake inside a function: `wait_for_event` misses what is sent before it is registered, and that is when the
+answer of somebody who is quick comes. An event always starts a function. There may then be one too many for a run: each
+names the step it comes for, and ends when the run has gone on without it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import inngest
@@ -37,14 +40,15 @@ RETRIES = 20
 """Times that a step is tried again: as many as Inngest allows."""
 SLOWEST = 60.0
 """Seconds between two tries while the store is away, at most."""
-FARTHEST = 7 * 86_400.0
-"""Seconds that an event may lie ahead, at most; then the run is looked at, and what is left is waited for."""
+LONGEST = 7 * 86_400.0
+"""Seconds of a pause, at most: what a free plan allows. Then the run is looked at, and what is left is waited for."""
 TIMEOUT = 10.0
 """Seconds that an event may take to be sent."""
 LARGEST = 4 * 1024 * 1024
 """Bytes of a call: an event and what the steps came to are a few kB."""
 CLOUD = "api.inngest.com"
 """The hosted API; it takes events at another host, which the SDK knows."""
+Function = Callable[[inngest.Context], Awaitable[str]]
 _SIGNING_KEY = re.compile(r"(signkey-\w+-)?([0-9a-fA-F]{2})+")
 
 
@@ -59,66 +63,94 @@ class Inngest(Orchestrator):
 
     def __init__(self, url: str, leg: Leg) -> None:
         self._leg, self._client = leg, _client(url, os.environ.get("INNGEST_APP_ID") or f"steprelay-{leg.tenant}")
-        self._event = f"{self._client.app_id}/run.due"
-        trigger = inngest.TriggerEvent(event=self._event)
-        self._function = self._client.create_function(fn_id="relay", trigger=trigger, retries=RETRIES)(self._relay)
+        app = self._client.app_id
+        self._events = {name: f"{app}/run.{name}" for name in ("wake", "next", "pause")}
+        woken = inngest.Cancel(event=self._events["wake"], if_exp="async.data.run == event.data.run")
+        self._functions = [self._function(self._relay, "wake", "next"), self._function(self._pause, "pause", cancel=[woken])]
         self._handler = self._serving(unsigned_sync=False)
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._http: httpx.AsyncClient | None = None
         self.endpoint = self._endpoint
 
-    # ------------------------------------------------------------ the function
+    # ------------------------------------------------------------ the functions
+
+    def _function(self, does: Function, *events: str, cancel: list[inngest.Cancel] | None = None) -> inngest.Function[Any]:
+        triggers: Any = [inngest.TriggerEvent(event=self._events[e]) for e in events]
+        name = does.__name__.strip("_")
+        return self._client.create_function(fn_id=name, trigger=triggers, retries=RETRIES, cancel=cancel)(does)
 
     async def _relay(self, ctx: inngest.Context) -> str:
-        """Called once for each step, with what those before it came to. What it answers is for the eyes of people."""
-        baton = dict(ctx.event.data)
+        """Take steps for as long as they are due. Called once for each, with what those before it came to."""
+        told: dict[str, Any] = dict(ctx.event.data)
         for i in range(STEPS):
-            told = await ctx.step.run(f"step-{i}", self._step, baton, ctx.run_id, i, ctx.attempt)
-            if told["kind"] != "on":
-                return str(told["kind"])
-            baton = {"run": baton["run"], "step": told["step"]}
-        return "handed on"
+            told = await ctx.step.run(f"step-{i}", self._take, ctx, f"step-{i}", told.get("step"))
+            if told["kind"] != "again" or told["after"]:
+                break
+        return await self._follow(ctx, "pause" if told["after"] else "next", told)
 
-    async def _step(self, baton: dict[str, Any], function: str, i: int, attempt: int) -> dict[str, Any]:
-        """One step of the run, and what follows: `on` in this function; `handed on` to the next one; or nothing does."""
-        run = str(baton["run"])
+    async def _pause(self, ctx: inngest.Context) -> str:
+        """Let the time pass. Looks at the run first: a wake that came before this function could be cancelled is found so."""
+        due: Any = ctx.event.data.get("step")
+        told = await ctx.step.run("look", self._take, ctx, "look", due)
+        if told["after"]:
+            await ctx.step.sleep("pause", timedelta(seconds=min(told["after"], LONGEST)))
+        return await self._follow(ctx, "next", told)
+
+    async def _take(self, ctx: inngest.Context, step: str, expect: Any) -> dict[str, Any]:
+        """One step of the run, or as many as are quick. A retry expects nothing: what died may have taken some of them."""
+        run, request, sure = str(ctx.event.data["run"]), f"{ctx.run_id}/{step}", expect if ctx.attempt == 0 else None
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        self._under_way.add(task)
         try:
-            told = await self._leg.take(
-                run, self.name, f"{function}/{i}", span=SPAN, expect=None if attempt else baton.get("step")
-            )
-            lives = told.kind == "busy" and baton.get("busy")  # seen twice: whoever has it lives, and carries it
-            if told.kind == "done" or lives or (told.kind == "waiting" and told.after is None):
-                return {"kind": told.kind}
-            if told.kind == "again" and not told.after and i + 1 < STEPS:
-                return {"kind": "on", "step": told.step}
-            next_one = {"busy": True} if told.kind == "busy" else {"step": told.step}
-            await self._send({"run": run, **next_one}, told.after or 0.0, id=f"{function}/next")
+            told = await self._leg.take(run, self.name, request, span=SPAN, expect=sure)
         except StoreUnavailable as e:
-            wait = min(SLOWEST, 2.0**attempt) * random.uniform(0.5, 1.0)
-            raise inngest.RetryAfterError(str(e), timedelta(seconds=wait), quiet=True) from None
-        return {"kind": "handed on"}
+            raise _later(ctx, e) from None
+        finally:
+            self._under_way.discard(task)
+        return {**told.plain(), "step": told.step}
+
+    async def _follow(self, ctx: inngest.Context, event: str, told: dict[str, Any]) -> str:
+        """Start the next function, once; unless the run is over here, or nothing but a wake is waited for."""
+        if told["kind"] == "done" or (told["kind"] == "waiting" and told["after"] is None):
+            return str(told["kind"])
+        # Whoever saw somebody at work expects nothing: it may have been a try of ours that nobody hears any more.
+        expects = {} if told["kind"] == "busy" else {"step": told["step"]}
+        try:
+            await self._send(event, {"run": ctx.event.data["run"], **expects}, id=f"{ctx.run_id}/{event}")
+        except StoreUnavailable as e:
+            raise _later(ctx, e) from None
+        return event
 
     # ------------------------------------------------------------ being woken
 
     async def wake(self, key: RunKey, carrier: str, after: float = 0.0) -> None:
-        await self._send({"run": key.id}, after)
+        await self._send("wake", {"run": key.id}, after=after)
 
-    async def _send(self, data: dict[str, Any], after: float, id: str | None = None) -> None:
-        """Start a function in `after` seconds; only once if there is an `id`. Raises StoreUnavailable when it was not taken.
+    async def _send(self, event: str, data: dict[str, Any], *, after: float = 0.0, id: str | None = None) -> None:
+        """Send an event that is due in `after` seconds; only once if there is an `id`. Raises StoreUnavailable when it was
+        not taken.
 
         Not by the SDK, which would try for two minutes and cannot be told to let go of its connections.
         """
         self._http = self._http or httpx.AsyncClient(timeout=TIMEOUT)
-        when = {"ts": int((time.time() + min(after, FARTHEST)) * 1000)} if after > 0 else {}
-        event = {"name": self._event, "data": data, **when, **({"id": id} if id else {})}
+        when = {"ts": int((time.time() + min(after, LONGEST)) * 1000)} if after > 0 else {}
+        body = {"name": self._events[event], "data": data, **when, **({"id": id} if id else {})}
         key = quote(self._client.event_key or "dev", safe="")
         try:
-            answer = await self._http.post(urljoin(self._client.event_api_origin, f"e/{key}"), json=event)
+            answer = await self._http.post(f"{self._client.event_api_origin.rstrip('/')}/e/{key}", json=body)
         except httpx.HTTPError as e:
-            raise StoreUnavailable(f"Inngest could not be reached ({type(e).__name__})") from None
+            raise StoreUnavailable(f"nothing answers at {self._client.event_api_origin} ({type(e).__name__})") from None
         if answer.status_code >= 300:
-            raise StoreUnavailable(f"Inngest did not take an event: it answered {answer.status_code}")
+            raise StoreUnavailable(f"Inngest answers {answer.status_code} to an event")
 
     async def close(self) -> None:
+        """Hand back the steps under way, and let go of the connections."""
+        steps = list(self._under_way)
+        for step in steps:
+            if not step.cancelling():  # else by the server, just now: a second time would cut the handing back
+                step.cancel()
+        await asyncio.gather(*steps, return_exceptions=True)
         http, self._http = self._http, None
         if http is not None:
             await http.aclose()
@@ -128,7 +160,7 @@ class Inngest(Orchestrator):
     def _serving(self, *, unsigned_sync: bool) -> comm_lib.CommHandler:
         """What answers Inngest. Who may make it tell Inngest that this app has moved: with keys, only Inngest itself."""
         return comm_lib.CommHandler(
-            client=self._client, functions=[self._function], framework=server_lib.Framework.FAST_API, streaming=None,
+            client=self._client, functions=self._functions, framework=server_lib.Framework.FAST_API, streaming=None,
             enable_unauthed_sync=unsigned_sync,
         )  # fmt: skip
 
@@ -172,6 +204,12 @@ class Inngest(Orchestrator):
             )
 
 
+def _later(ctx: inngest.Context, error: StoreUnavailable) -> inngest.RetryAfterError:
+    """Asks for a try soon, and then ever later: the default is half a minute for the first."""
+    wait = min(SLOWEST, 2.0**ctx.attempt) * random.uniform(0.5, 1.0)
+    return inngest.RetryAfterError(str(error), timedelta(seconds=wait), quiet=True)
+
+
 def _call(url: str, body: bytes = b"", request: Request | None = None) -> comm_lib.CommRequest:
     """A request as the SDK reads it; `url`: where this app is called."""
     headers, query = (dict(request.headers), dict(request.query_params)) if request else ({}, {})
@@ -183,10 +221,10 @@ def _call(url: str, body: bytes = b"", request: Request | None = None) -> comm_l
 
 def _client(url: str, app: str) -> inngest.Inngest:
     """The SDK's client. Raises ConfigError: without keys there is nothing to know the calls of Inngest by."""
-    events = os.environ.get("INNGEST_EVENT_API_BASE_URL") or (None if urlsplit(url).hostname == CLOUD else url)
     try:
+        events = os.environ.get("INNGEST_EVENT_API_BASE_URL") or (None if urlsplit(url).hostname == CLOUD else url)
         client = inngest.Inngest(app_id=app, api_base_url=url, event_api_base_url=events)
-    except errors.Error as e:
+    except (errors.Error, ValueError) as e:
         raise ConfigError(
             f"STEPRELAY_INNGEST is {url!r}; give the URL of Inngest's API, such as http://127.0.0.1:8288: {e}"
         ) from e
