@@ -54,6 +54,7 @@ const server = createServer(async (req, res) => {
   if (pathname === "/platform/log") return res.end(log.join("\n"));
   if (pathname === "/platform/sweep") return answer(res, await sweep(webRequest(req), context).catch((e) => new Response(e.message, { status: 500 })));
   if (pathname === "/.netlify/functions/start-job-background") return background(req, res);
+  if (process.env.PLATFORM_CUT) setTimeout(() => res.destroy(), Number(process.env.PLATFORM_CUT)); // a host of shorter breath
   const gone = new AbortController();
   res.on("close", () => res.writableFinished || gone.abort());
   await answer(res, await step(webRequest(req, gone.signal), context));

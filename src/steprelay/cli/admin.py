@@ -98,11 +98,17 @@ def prune(older_than: float, tenant: str) -> None:
 
 
 @click.command()
-def doctor() -> None:
-    """Look at this installation; every finding names its remedy. Exit code 1 when something must be done."""
+@click.argument("url", required=False)
+@click.option("--wall", is_flag=True, help="Measure how long a request to URL lives: about a minute.")
+def doctor(url: str | None, wall: bool) -> None:
+    """Look at this installation, and at the site in this folder; with URL, at the Netlify site there. Every finding names its
+    remedy. Exit code 1 when something must be done."""
+    from ..config import settings
+    from ..deploy.netlify.doctor import visit
+
     marks = {"ok": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red")}
     bad = False
-    for grade, line in findings():
+    for grade, line in visit(url, settings().secret, wall=wall) if url else findings():
         mark, hue = marks[grade]
         click.secho(f"{mark} ", fg=hue, nl=False)
         click.echo(" ".join(line.split()))
@@ -115,13 +121,20 @@ def findings() -> Iterator[tuple[str, str]]:
     from .. import __version__
     from ..config import settings
     from ..core.errors import StepRelayError
+    from ..drivers.function import NOTE
 
     yield "ok", f"steprelay {__version__} on Python {sys.version.split()[0]}"
     yield from _extras()
+    if (Path.cwd() / "netlify.toml").is_file():
+        from ..deploy.netlify.doctor import look
+
+        yield from look(Path.cwd())
     try:
         now = settings()
         yield from _secret(now)
         yield "ok", _with_store(lambda store: store.check())
+        if cut := _with_store(lambda store: store.get(NOTE)):
+            yield "bad", cut
     except StepRelayError as e:
         yield "bad", str(e)
     except Exception as e:  # a doctor does not fall ill with its patient

@@ -5,6 +5,7 @@ proxy.mjs ── stdin, its end is ours; socket; fd 3, one byte when we listen �
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 import os
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]
 UP = 3
 """The file descriptor on which we say that requests may come."""
+LIFE = "/api/netlify/life"
+"""Where `steprelay doctor` measures how long a request lives."""
 GRACE = 5
 """Seconds open requests get when we are asked to end."""
 
@@ -97,7 +100,25 @@ class _Started:
                 logging.getLogger("uvicorn.error").disabled = True
             await send(message)
 
-        await self._app(scope, receive, watched if scope["type"] == "lifespan" else send)
+        if scope["type"] == "http" and scope["path"] == LIFE:
+            await _live(self._app, scope, send)
+        else:
+            await self._app(scope, receive, watched if scope["type"] == "lifespan" else send)
+
+
+async def _live(app: App, scope: Message, send: Callable[[Message], Awaitable[None]]) -> None:
+    """For the server key: counts the seconds this request lives, then says that it was not cut."""
+    headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+    try:
+        trusted = (await app.rights.who(headers, {}, b"", app.store)).trusted
+    except Exception:
+        trusted = False
+    await send({"type": "http.response.start", "status": 200 if trusted else 401, "headers": [(b"content-type", b"text/plain")]})
+    left = int(headers.get("x-steprelay-wall-ms", 0)) / 1000 if trusted else 0
+    for second in range(1, int(left)):
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"%d\n" % second, "more_body": True})
+    await send({"type": "http.response.body", "body": b"not cut\n" if trusted else b""})
 
 
 def _follow() -> None:
