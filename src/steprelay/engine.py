@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from secrets import token_urlsafe
+from secrets import token_hex
 from typing import Any
 
 from . import children
@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(
         self, store: Store, agents: Mapping[str, Agent], view: View, *,
-        lease: float = 15.0, observer: Observer | None = None, ids: Callable[[], str] = lambda: token_urlsafe(16),
+        lease: float = 15.0, observer: Observer | None = None, ids: Callable[[], str] = lambda: token_hex(16),
     ) -> None:  # fmt: skip
         """`view(adapter)` answers that adapter's pure `view`; `ids` makes claim ids; `lease` is in seconds."""
         self.store, self.agents, self.lease, self._ids = store, agents, lease, ids

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 from .errors import BadInput, SchemaTooNew, StateInvalid
@@ -17,6 +18,7 @@ from .noun import Noun
 
 T = TypeVar("T", bound=Noun)
 PARTS: dict[str, type[Any]] = {c.type: c for c in get_args(Part)}
+_decode = json.JSONDecoder().decode
 _encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
 
 
@@ -33,7 +35,7 @@ def loads(text: Json | None) -> Value:
     if text is None:
         return None
     try:
-        return json.loads(text)
+        return _decode(text)
     except (ValueError, RecursionError) as e:
         raise StateInvalid(f"stored text {text!r:.80} is not JSON: {e}") from e
 
@@ -64,9 +66,8 @@ def build(cls: type[T], data: Value) -> T:
     """A payload from a JSON object. Raises StateInvalid when the shape is wrong."""
     if not isinstance(data, dict):
         raise StateInvalid(f"{cls.__name__}: expected an object, got {data!r:.80}")
-    known = {
-        name: _field(cls.fields[name], name, value) for name, value in data.items() if name in cls.fields and name != "extra"
-    }
+    known = {name: value for name, value in data.items() if name in cls.fields and name != "extra"}
+    known |= {name: _field(cls.fields[name], name, value) for name, value in known.items() if isinstance(value, dict | list)}
     if "extra" in cls.fields and len(known) < len(data):
         known["extra"] = {name: value for name, value in data.items() if name not in known}
     try:
@@ -108,12 +109,7 @@ def check_schema(schema: int) -> None:
         raise SchemaTooNew(f"the run has schema {schema}, this steprelay reads up to {SCHEMA}: deploy the newer release")
 
 
-def limits(text: Json) -> Limits:
-    return unpack(Limits, text)
-
-
-def tally(text: Json) -> Tally:
-    return unpack(Tally, text)
+limits, tally = partial(unpack, Limits), partial(unpack, Tally)
 
 
 def wait(text: Json | None) -> Wait | None:

@@ -189,7 +189,9 @@ def _reopened(o: Opened, cause: Cause) -> Opened:
 
 def _charge_the_dead(run: Run, tally: Tally) -> Tally:
     """A dead attempt is charged like the last model request: what it really cost nobody can know."""
-    dead = max(0, run.attempts - 1 - tally.failures - tally.charged)
+    dead = run.attempts - 1 - tally.failures - tally.charged
+    if dead <= 0:
+        return tally
     lost = sum([tally.last_request] * dead, Usage())
     return replace(tally, total=tally.total + lost, round=tally.round + lost, charged=tally.charged + dead)
 

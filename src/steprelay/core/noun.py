@@ -34,9 +34,9 @@ class Noun:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """A noun from all its fields, unchecked: for copies, and for stores that read back thousands of rows."""
+        """A noun that takes over a dictionary of all its fields, unchecked: for copies, and for stores that read many rows."""
         noun = cls.__new__(cls)
-        noun.__dict__.update(values)
+        object.__setattr__(noun, "__dict__", values)
         return noun
 
     def __setattr__(self, name: str, value: Any) -> None:
