@@ -12,6 +12,7 @@ from steprelay.core import codec
 from steprelay.core.errors import ConfigError, StoreUnavailable, Transient
 from steprelay.core.model import Again, Busy, Done, Limits, New, Reply, Run, RunKey, Signal, Waiting
 from steprelay.drivers.gate import Gate, rules
+from steprelay.drivers.leg import Leg
 from steprelay.drivers.loop import Loop
 from steprelay.drivers.slots import Full, Slots
 from steprelay.drivers.sweep import Sweep
@@ -76,6 +77,10 @@ def steps(count: int, seconds: float = 1.0) -> Callable[..., Any]:
 async def held_for_ever(turn: Any, ctx: Any) -> Reply:
     await asyncio.sleep(1e9)
     raise AssertionError
+
+
+async def none(key: RunKey) -> int:
+    return 0
 
 
 async def taken(place: Place) -> list[str]:
@@ -275,9 +280,6 @@ async def test_150_blocked_runs_do_not_hide_a_free_one_from_the_sweeper() -> Non
         looked.append(key.id)
         await place.pulse(key)
 
-    async def none(key: RunKey) -> int:
-        return 0
-
     await Sweep(place.engine, one_step, none).once()
     assert (await place.row(free)).status == "COMPLETED"
     assert len(looked) == len(set(looked)) == 151
@@ -298,9 +300,6 @@ async def test_runs_that_nobody_takes_do_not_hide_one_behind_them_either() -> No
 
     async def lost(key: RunKey, carrier: str) -> None:
         woken.append(key.id)
-
-    async def none(key: RunKey) -> int:
-        return 0
 
     swept = await Sweep(place.engine, lost, none).once()
     assert (swept.runs, woken) == (250, [f"r{n:03}" for n in range(250)])
@@ -450,6 +449,31 @@ async def test_a_limit_that_was_lowered_is_kept_while_old_holders_are_at_work() 
     for n in range(3):
         await wide.take(f"r{n}", f"c{n}", since=now, now=now, ttl=10.0)
     assert isinstance(await narrow.take("r9", "c9", since=now, now=now, ttl=10.0), Full)
+
+
+@virtual
+async def test_places_in_the_line_are_used_again_so_that_nothing_piles_up() -> None:
+    store = WatchedStore()
+    slots, now = Slots(cast(Store, store), "k", 1), asyncio.get_running_loop().time()
+    await slots.take("busy", "c", since=now, now=now, ttl=1e6)
+    for n in range(40):
+        for run in ("a", "b", f"r{n}"):
+            assert isinstance(await slots.take(run, "c0", since=now + n, now=now + n, ttl=10.0), Full)
+        await asyncio.sleep(100.0)
+    assert len(store.inner._kv) < 1 + 8 + 3
+
+
+@virtual
+async def test_engines_wait_for_room_as_for_a_timer() -> None:
+    place = Place(ONE, a=steps(1, 5.0))
+    one, two = await place.start("one"), await place.start("two")
+    leg = Leg(place.loop, deliver=none, tenant="t")
+    working = asyncio.create_task(leg.take(one.id, "background", "step-1"))
+    await asyncio.sleep(1.0)
+    told = await leg.take(two.id, "background", "step-1")
+    assert (told.kind, told.after) == ("again", 0.25)
+    assert (await working).kind == "done"
+    assert (await leg.take(two.id, "background", "step-2")).kind == "done"
 
 
 @virtual

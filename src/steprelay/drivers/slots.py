@@ -1,7 +1,7 @@
 """Slots under one name, in the store's kv: how many may work at once, who does, and who waits in what order.
 
     slot/<name>/s/<i>    one slot: since when it is taken, and by which claim; dies with its holder's lease
-    slot/<name>/w/<run>  a place in the line: since when this run waits; dies when nobody comes back for it
+    slot/<name>/w/<n>    a place in the line: since when which run waits; dies when nobody comes back for it
 
 A slot is taken by compare-and-set on its own entry, so that there are never more holders than slots, whoever races. The line
 is a courtesy on top: whoever came first goes first, as long as it keeps asking.
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
+from zlib import crc32
 
 from ..ports import Store
 
@@ -49,20 +51,21 @@ class Slots:
     async def take(self, run: str, claim_id: str, *, since: float, now: float, ttl: float) -> Slot | Full:
         """A slot for `ttl` seconds, or a place in the line. `since`: when this run began to wait; `now`: the store's clock.
         Repeated for the same claim it answers the same slot."""
-        found = await self._kv.scan(self._prefix)
-        held = {e: v for e, v in found.items() if e.startswith(f"{self._prefix}s/")}
+        held, line = dict[str, str](), dict[str, str]()
+        for entry, value in (await self._kv.scan(self._prefix)).items():
+            (held if entry.startswith(f"{self._prefix}s/") else line)[entry] = value
         if mine := next((e for e, v in held.items() if v.endswith(f" {claim_id}")), None):
             return Slot(entry=mine, value=held[mine])
-        place = f"{self._prefix}w/{run}"
-        line = [(float(v), e) for e, v in found.items() if e not in held and e != place]
-        ahead = sum(other < (since, place) for other in line)
+        place = next((e for e, v in line.items() if _waiting(v)[1] == run), None)
+        ahead = sum(_waiting(v) < (since, run) for e, v in line.items() if e != place)
         if len(held) + ahead < self.limit and (slot := await self._one_of(set(held), f"{now!r} {claim_id}", ttl)):
-            if place in found:
-                await self._drop(place, found[place])
+            if place is not None:
+                await self._drop(place, line[place])
             return slot
         worked = min((now - float(v.split()[0]) for v in held.values()), default=0.0)
         after = min(LATEST, max(SOONEST, worked / SHARE) * (1 + ahead // self.limit))
-        await self._kv.put_if(place, repr(since), ttl=after + GRACE, expect=found.get(place))
+        place = place or next(e for n in count(crc32(run.encode()) % 8) if (e := f"{self._prefix}w/{n}") not in line)
+        await self._kv.put_if(place, f"{since!r} {run}", ttl=after + GRACE, expect=line.get(place))
         return Full(ahead=ahead, after=after)
 
     async def _one_of(self, held: set[str], value: str, ttl: float) -> Slot | None:
@@ -84,3 +87,9 @@ class Slots:
 
     async def _drop(self, entry: str, value: str) -> None:
         await self._kv.put_if(entry, "", ttl=0.0, expect=value)
+
+
+def _waiting(value: str) -> tuple[float, str]:
+    """Since when, and who: the order of the line."""
+    since, _, run = value.partition(" ")
+    return float(since), run
