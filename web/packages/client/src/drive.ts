@@ -144,14 +144,13 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
   const lead = async () => {
     await inbox;
     leading = true;
-    etag = null;
     emit({ type: "driver", driving: true });
-    await (fresh ? see({ type: "run", run: run.view! }) : look());
+    await (fresh ? see({ type: "run", run: run.view! }) : look((etag = null)));
     for (let idle = 0; ;) {
       const { action, afterMs } = next;
       if (action === "pulse" && mine()) {
         const before = at;
-        etag = null;
+        etag = null; // of the row as it was
         for await (const e of pulse(run, { ...o, step: at })) {
           if (e.type === "part") hear(e);
           else if (e.type === "envelope") await see(e);
@@ -159,18 +158,16 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
         }
         idle = at > before || next.action !== "pulse" ? 0 : idle + 1;
         if (idle > (o.maxIdle ?? 10)) throw brake("The run does not get any further.");
-        if (steps >= (o.maxSteps ?? 200)) throw brake("This tab has taken all the steps it may take on its own.");
+        if (steps >= (o.maxSteps ?? 200)) throw brake("This tab may take no more steps on its own.");
       } else if (action === "wait" && mine() && afterMs < 1000) {
         await pause(afterMs, signal);
         wait(0);
       } else if (action === "wait") await look(afterMs);
-      else if (action === "pulse") await look(20_000);
-      else if (!o.stay) return;
-      else if (action === "input") await look(20_000);
+      else if (action !== "pulse" && !o.stay) return;
+      else if (action !== "none") await look(20_000);
       else {
         await pause(Infinity, signal, bell);
-        etag = null;
-        await look();
+        await look((etag = null));
       }
     }
   };

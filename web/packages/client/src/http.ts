@@ -56,7 +56,7 @@ export async function send(run: Way, path: string, { json, ...init }: Request = 
   const body = await response.json().catch(() => undefined);
   const wait = response.headers.get("retry-after");
   const after = wait ? Math.max(0, +wait * 1000 || Date.parse(wait) - Date.now() || 0) : undefined;
-  throw new RelayError(body?.detail ?? body?.error?.message ?? `HTTP ${response.status}`, response.status, body, after);
+  throw new RelayError(body?.detail ?? `HTTP ${response.status}`, response.status, body, after);
 }
 
 /** What a broken connection is thrown as: an abort of ours as itself. */
@@ -130,22 +130,18 @@ export async function ask<T>(run: Way, path: string, request: Request, o: Patien
 
 /** A signal that aborts with the given one, or when nobody called `fed` for so long. */
 export function watchdog({ signal, silence = 35_000 }: Patience) {
-  const inner = new AbortController();
-  const abort = () => inner.abort(signal!.reason);
+  const dog = new AbortController();
   let timer: ReturnType<typeof setTimeout>;
   const fed = () => {
     clearTimeout(timer);
-    timer = setTimeout(() => inner.abort(new RelayError("The server fell silent.")), silence);
+    timer = setTimeout(() => dog.abort(new RelayError("The server fell silent.")), silence);
   };
   const done = () => {
     clearTimeout(timer);
-    signal?.removeEventListener("abort", abort);
-    inner.abort();
+    dog.abort();
   };
-  signal?.addEventListener("abort", abort);
-  if (signal?.aborted) abort();
   fed();
-  return { signal: inner.signal, fed, done };
+  return { signal: signal ? AbortSignal.any([signal, dog.signal]) : dog.signal, fed, done };
 }
 
 /** 128 random bits; crypto.randomUUID is missing on plain http. */

@@ -60,7 +60,10 @@ export class Session {
     this.close();
     this.set({ ...closed, status: "RUNNING" });
     await this.attempt(async (signal) => {
-      const run = await start({ ...this.options, prompt, sessionId, signal });
+      const run = await start({ ...this.options, prompt, sessionId, signal }).catch((error) => {
+        if (!signal.aborted) this.set(closed);
+        throw error;
+      });
       if (signal.aborted) return;
       this.take(run);
       remember(this.options.remember, run);
@@ -75,7 +78,8 @@ export class Session {
   /** Stop here at once, and for good on the server, however long that takes to reach. */
   stop = (): Promise<void> => {
     this.set({ stopping: true });
-    return this.act(cancel);
+    const { maxDelay, silence } = this.options;
+    return this.act((run) => cancel(run, { maxDelay, silence })); // not to be aborted
   };
 
   /** Go on after a failure, a brake or a stop. */
@@ -143,7 +147,7 @@ export class Session {
     void this.attempt(async (signal) => {
       const { steps } = this.snapshot;
       const from = steps.findIndex((step) => step.attempt !== "c");
-      const o = { ...this.options, signal, stay: true, from: from < 0 ? steps.length : from };
+      const o = { maxTries: Infinity, ...this.options, signal, stay: true, from: from < 0 ? steps.length : from };
       this.set({ lost: null });
       for await (const event of drive({ ...run, view }, o)) if (!signal.aborted) this.set(fold(this.snapshot, event));
     });

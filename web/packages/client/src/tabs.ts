@@ -17,7 +17,7 @@ export function poke(run: Run): void {
 
 /**
  * Run `lead` while no other tab does: at once if the wheel is free, else `behind` now and `lead` when it gets free.
- * Without navigator.locks (plain http) every tab leads, and the server's lease decides.
+ * Without locks (plain http) every tab leads, and the server's lease decides.
  */
 export async function alone(
   run: Run,
@@ -28,9 +28,14 @@ export async function alone(
   const locks = globalThis.navigator?.locks;
   if (!locks) return lead();
   let led = false;
-  await locks.request(name(run), { ifAvailable: true }, (lock) => {
+  const first = locks.request(name(run), { ifAvailable: true }, (lock) => {
     led = !!lock;
     return lock && lead();
+  });
+  await first.catch((error) => {
+    if (error.name !== "SecurityError") throw error;
+    led = true; // locks are not allowed here
+    return lead();
   });
   if (led) return;
   behind();

@@ -29,8 +29,9 @@ export async function start(o: StartOptions): Promise<Run> {
 export const respond = (run: Run, given: Answer[] | string, o?: Patience): Promise<RunView> =>
   verb(run, "/input", typeof given === "string" ? { userPrompt: given } : { answers: given }, o);
 
-/** Stop it for good, however long that takes to reach the server. */
-export const cancel = (run: Run, o?: Patience): Promise<RunView> => verb(run, "/cancel", {}, o);
+/** Stop it for good, however long that takes to reach the server; a page that goes while it asks is no hindrance. */
+export const cancel = (run: Run, o?: Patience): Promise<RunView> =>
+  verb(run, "/cancel", {}, { maxTries: Infinity, ...o }, true);
 
 /** Go on after a failure, a brake or a stop, with other limits if given. */
 export const resume = (run: Run, limits?: Limits, o?: Patience): Promise<RunView> =>
@@ -40,9 +41,9 @@ export const resume = (run: Run, limits?: Limits, o?: Patience): Promise<RunView
 export const handOver = (run: Run, carrier = "background", takeoverAfter?: number, o?: Patience): Promise<RunView> =>
   verb(run, "/hand-over", { carrier, takeoverAfter }, o);
 
-async function verb(run: Run, name: string, json: object, o: Patience = {}): Promise<RunView> {
-  const headers = { "idempotency-key": random() };
-  const [view] = await patiently(() => ask<RunView>(run, path(run, name), { json, headers }, o), o);
+async function verb(run: Run, name: string, json: object, o: Patience = {}, keepalive = false): Promise<RunView> {
+  const request = { json, headers: { "idempotency-key": random() }, keepalive };
+  const [view] = await patiently(() => ask<RunView>(run, path(run, name), request, o), o);
   poke(run);
   return view!;
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { RelayError, respond, start } from "../src/index.js";
+import { pulse, RelayError, respond, start } from "../src/index.js";
 import { carry, follow, text, until } from "./support/follow.js";
 import { Relay, type Fault } from "./support/server.js";
 
@@ -53,7 +53,9 @@ test.each<[string, Fault[], string[]]>([
   ],
 ])("%s is survived", async (_, faults, wanted) => {
   relay.faults = faults;
-  const { snapshot, run } = await carry(relay.url, { silence: 150 });
+  const broken = faults.filter((f) => f.refuse || f.status || f.cut || f.hang);
+  const { snapshot, run, events } = await carry(relay.url, { silence: 150 });
+  expect(events.filter((e) => e.type === "retry")).toHaveLength(broken.length);
   expect([0, 1, 2].map((i) => text(snapshot, i))).toEqual(wanted);
   expect(relay.texts(run.sessionId)).toEqual(wanted);
 });
@@ -78,12 +80,25 @@ test("Retry-After is honoured, in seconds and as a date", async () => {
 });
 
 test("tries start over when something new was heard", async () => {
-  const cut = (n: number) => Array.from({ length: n }, () => ({ cut: 20 }));
-  relay.faults = [...cut(3), {}, ...cut(3)];
-  const { snapshot } = await carry(relay.url, { maxTries: 4 });
+  const cut = (n: number) => Array.from({ length: n }, () => ({ kill: true, cut: 20 }));
+  const deaths = Array.from({ length: 9 }, () => ({ kill: true, hang: 250 })); // each attempt says something
+  relay.faults = [...cut(3), ...deaths, ...cut(3)];
+  const { snapshot } = await carry(relay.url, { maxTries: 4, silence: 200 });
   expect(snapshot.status).toBe("COMPLETED");
-  relay.faults = cut(9);
+  relay.faults = cut(5);
   await expect(carry(relay.url, { maxTries: 4 })).rejects.toBeInstanceOf(RelayError);
+});
+
+test("pulse takes one step, and tells each part once", async () => {
+  const run = await start({ baseUrl: relay.url, prompt: "hi" });
+  relay.faults = [{ twice: true }];
+  const told: string[] = [];
+  const one = pulse(run, { step: 0 });
+  let next = await one.next();
+  for (; !next.done; next = await one.next())
+    told.push(next.value.type === "part" ? next.value.at.join(".") : next.value.type);
+  expect(told).toEqual(["0.1.0", "0.1.1", "0.1.2", "0.c.0", "0.c.1", "0.c.2", "envelope"]);
+  expect(next.value).toMatchObject({ step: 0, status: "CONTINUE" });
 });
 
 test("a run whose creation was lost is made once", async () => {
@@ -117,6 +132,7 @@ test("a run that another driver moved on is caught up with", async () => {
   const run = await start({ baseUrl: relay.url, prompt: "hi" });
   await follow(run);
   const { snapshot } = await follow(run); // still believes that nothing was taken
+  expect(snapshot.usage.requests).toBe(3);
   expect([0, 1, 2].map((i) => text(snapshot, i))).toEqual(WHOLE);
 });
 

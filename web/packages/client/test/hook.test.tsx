@@ -8,11 +8,12 @@ import { Relay } from "./support/server.js";
 
 const STEPS = [["One ", "tea."], ["Two."], ["Three."]];
 
+const step = (request: string) => request.endsWith("/step");
 let relay: Relay;
 beforeAll(async () => void (relay = await Relay.open()));
 afterAll(() => relay.close());
 beforeEach(() => {
-  Object.assign(relay, { faults: [], script: { steps: STEPS }, gate: undefined });
+  Object.assign(relay, { faults: [], script: { steps: STEPS }, gate: undefined, faulty: step });
   relay.log.length = 0;
   localStorage.clear();
   vi.stubGlobal("navigator", { locks: new Locks(), onLine: true });
@@ -116,6 +117,28 @@ test("a lost connection shows, and goes", async () => {
   await act(() => result.current.start("hi"));
   await waitFor(() => expect(result.current.retry).toMatchObject({ ms: 300, error: { status: 503 } }), opened);
   await waitFor(() => expect(result.current).toMatchObject({ retry: null, answer: "Three." }), opened);
+});
+
+test("a run that cannot be started is an error, and none", async () => {
+  relay.faulty = (request) => request === "POST /runs";
+  relay.faults = [{ status: 403 }];
+  const { result } = use();
+  await act(() => result.current.start("hi"));
+  expect(result.current).toMatchObject({ status: "IDLE", error: { status: 403 } });
+});
+
+test("Stop lands even when the component is gone", async () => {
+  const go = hold(1);
+  const { result, unmount } = use();
+  await act(() => result.current.start("hi"));
+  await waitFor(() => expect(asked()).toHaveLength(2), opened);
+  const id = result.current.sessionId!;
+  relay.faulty = (request) => request.endsWith("/cancel");
+  relay.faults = [{ refuse: true }];
+  act(() => void result.current.stop());
+  unmount();
+  await waitFor(() => expect(relay.runs.get(id)!.status).toBe("CANCELLED"), opened);
+  go();
 });
 
 test("a run that cannot be had is an error", async () => {

@@ -7,12 +7,13 @@ import { Relay } from "./support/server.js";
 const STEPS = [["a ", "b ", "c"], ["d ", "e"], ["f"]];
 const WHOLE = STEPS.map((words) => words.join(""));
 
+const step = (request: string) => request.endsWith("/step");
 let relay: Relay;
 beforeAll(async () => void (relay = await Relay.open()));
 afterAll(() => relay.close());
 beforeEach(() => {
   vi.stubGlobal("navigator", { locks: new Locks(), onLine: true });
-  Object.assign(relay, { faults: [], script: { steps: STEPS }, gate: undefined });
+  Object.assign(relay, { faults: [], script: { steps: STEPS }, gate: undefined, faulty: step });
   relay.log.length = 0;
 });
 afterEach(() => vi.unstubAllGlobals());
@@ -22,12 +23,14 @@ function open(run: Run) {
   const leaving = new AbortController();
   const tab = {
     texts: [] as string[],
+    shown: new Set<string>(),
     drives: false,
     close: () => leaving.abort(),
     done: undefined as unknown as Promise<Followed>,
   };
   tab.done = follow(run, { signal: leaving.signal }, (s) => {
     tab.texts = s.steps.map((step) => text(s, step.index));
+    tab.texts.forEach((words) => tab.shown.add(words));
     tab.drives = s.driving;
   });
   return tab;
@@ -82,6 +85,23 @@ test("a tab that comes late fills what it missed from the server", async () => {
   await first.done;
 });
 
+test("a tab that comes into the middle of a sentence shows it from its start", async () => {
+  const out = gated();
+  const run = await made();
+  const first = open(run);
+  out(1);
+  await until(() => first.texts[0] === "a ");
+  relay.faulty = (request) => request === `GET /runs/${run.sessionId}`;
+  relay.faults = [{ status: 503, retryAfter: "0.05" }]; // what the first tab tells comes before the second has a row
+  const second = open(run);
+  await until(() => relay.faults.length === 0);
+  out(1);
+  await until(() => second.texts[0] === "a b ");
+  out(4);
+  await Promise.all([first.done, second.done]);
+  expect([...second.shown].filter((words) => !WHOLE.some((whole) => whole.startsWith(words)))).toEqual([]);
+});
+
 test("when the driving tab is closed, another drives", async () => {
   const out = gated();
   const run = await made();
@@ -108,6 +128,14 @@ test("without navigator.locks every tab asks, and the server lets one", async ()
   await Promise.all(tabs.map((tab) => tab.done));
   expect(tabs.map((tab) => tab.texts)).toEqual([WHOLE, WHOLE, WHOLE]);
   expect(relay.texts(run.sessionId)).toEqual(WHOLE);
+});
+
+test("where locks are forbidden a tab drives all the same", async () => {
+  const forbidden = () => Promise.reject(new DOMException("Not here.", "SecurityError"));
+  vi.stubGlobal("navigator", { onLine: true, locks: { request: forbidden } });
+  const tab = open(await made());
+  await tab.done;
+  expect(tab.texts).toEqual(WHOLE);
 });
 
 test("an error of the driving tab is thrown where it happened", async () => {

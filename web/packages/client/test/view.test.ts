@@ -55,3 +55,13 @@ test("a replayed step is counted once", () => {
   const told: RunEvent = { type: "envelope", envelope, taken: true, replayed: false };
   expect(after(told, { ...told, replayed: true }).usage).toMatchObject({ requests: 1, inputTokens: 5 });
 });
+
+test("another attempt's words never follow on those of the one before", () => {
+  const piece = (attempt: number, index: number, text: string): RunEvent => ({
+    type: "part",
+    at: [0, attempt, index],
+    part: { type: "text", id: "t", text, delta: true },
+  });
+  expect(view(after(piece(1, 0, "One "), piece(1, 1, "tea"), piece(2, 0, "Two "))).partial).toBe("Two ");
+  expect(view(after(piece(1, 0, "One "), piece(2, 1, "cups"))).partial).toBe("cups");
+});
