@@ -1,6 +1,6 @@
 """The figures of docs/performance.md, measured here, each beside its floor and its budget.
 
-    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|sqlite|postgres|web]
+    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|sqlite|postgres|web|netlify]
 
 A floor is the same work without steprelay, measured in the same run: on a loaded machine the milliseconds mean little, the
 ratios much. `--full` adds the claim beside a million runs.
@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from . import steps, web
+from . import netlify, steps, web
 from .chart import chart
 from .cold import PARTS, cold
 from .places import Postgres, SQLite
@@ -143,13 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="claims beside a million runs, too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables and charts between their markers in this file")
-    parser.add_argument("--only", choices=("cold", "sqlite", "postgres", "web"))
+    parser.add_argument("--only", choices=("cold", "sqlite", "postgres", "web", "netlify"))
     options = parser.parse_args()
     measured: dict[str, Callable[[], Measured]] = {
         "cold": cold_rows,
         "sqlite": lambda: asyncio.run(sqlite_rows()),
         "postgres": lambda: asyncio.run(postgres_rows(options.full)),
         "web": web.measure,
+        "netlify": lambda: (netlify.rows(), []),
     }
     for name, measure in measured.items():
         if options.only in (None, name):
