@@ -1,6 +1,6 @@
 """The figures of docs/performance.md, measured here, each beside its floor and its budget.
 
-    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|sqlite|postgres|web|netlify]
+    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|engine|sqlite|postgres|web|netlify]
 
 A floor is the same work without steprelay, measured in the same run: on a loaded machine the milliseconds mean little, the
 ratios much. `--full` adds the claim beside a million runs.
@@ -19,6 +19,7 @@ from . import netlify, steps, web
 from .chart import chart
 from .cold import PARTS, cold
 from .places import Postgres, SQLite
+from .pulse import pulse
 
 Row = tuple[str, str, str, str]
 """What, measured, as a multiple of the floor (or empty), budget."""
@@ -38,6 +39,15 @@ def cold_rows() -> Measured:
             (name, f"{cpu:.0f} ms CPU, {memory:.0f} MiB", f"+{cpu - bare_cpu:.0f} ms, +{memory - bare_memory:.0f} MiB", budget)
         )
     return rows, []
+
+
+async def engine_rows() -> Measured:
+    step, over_http = await pulse()
+    return [
+        ("a step by the engine", f"{step:.2f} ms CPU", "1", "0.5 ms CPU"),
+        ("the same as a pulse over HTTP", f"{over_http:.2f} ms CPU", _times(over_http, step), ""),
+        ("what HTTP adds", f"{over_http - step:.2f} ms CPU", "", "1 ms CPU"),
+    ], []
 
 
 async def sqlite_rows() -> Measured:
@@ -143,10 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="claims beside a million runs, too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables and charts between their markers in this file")
-    parser.add_argument("--only", choices=("cold", "sqlite", "postgres", "web", "netlify"))
+    parser.add_argument("--only", choices=("cold", "engine", "sqlite", "postgres", "web", "netlify"))
     options = parser.parse_args()
     measured: dict[str, Callable[[], Measured]] = {
         "cold": cold_rows,
+        "engine": lambda: asyncio.run(engine_rows()),
         "sqlite": lambda: asyncio.run(sqlite_rows()),
         "postgres": lambda: asyncio.run(postgres_rows(options.full)),
         "web": web.measure,

@@ -75,13 +75,13 @@ async def engine_step(store: Any, steps: int) -> tuple[float, float]:
     engine = Engine(store, {"bench": FunctionAgent(agent)}, lambda _: FunctionAgent.view)
     run = key()
     await store.claim(run, claim_id="-", holder="", lease=0, carrier=None, new=NEW)
-    began, cpu = time.perf_counter(), _cpu()
+    began, used = time.perf_counter(), cpu()
     for _ in range(steps):
         await engine.advance(run, carrier="any")
-    return (time.perf_counter() - began) / steps * 1000, (_cpu() - cpu) / steps * 1000
+    return (time.perf_counter() - began) / steps * 1000, (cpu() - used) / steps * 1000
 
 
-def _cpu() -> float:
+def cpu() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
