@@ -68,7 +68,7 @@ def _no_room(run: Run, wait: Wait, now: float) -> str | None:
             line = f", {shown['ahead']} in line before it" if shown.get("ahead") else ""
             return f"It waits for a slot of {shown['key']!r}: all {shown['limit']} are taken{line}. It is tried again in {when}."
         case "provider_pause":
-            return f"{shown['provider']} has refused another run for now (429), so it is left alone. Tried again in {when}."
+            return f"The provider has refused another run for now (429) and is left alone. It is tried again in {when}."
         case _:
             return None
 
