@@ -14,6 +14,7 @@ export function AgentRunner(options: SessionOptions) {
   const { status, stop } = run;
   const now = standing(run);
   const working = busy(run);
+  const answer = status === "COMPLETED" ? pretty(run.answer ?? "") : undefined;
 
   useEffect(() => {
     if (!working && status !== "AWAITING_INPUT") return;
@@ -45,7 +46,7 @@ export function AgentRunner(options: SessionOptions) {
           {run.error.message}
         </p>
       )}
-      <StepLog steps={run.steps} busy={working} />
+      <StepLog steps={run.steps} busy={working} answer={answer} />
       {run.interrupts.map((asked) => (
         <Question
           key={asked.id}
@@ -53,9 +54,9 @@ export function AgentRunner(options: SessionOptions) {
           answer={(payload) => run.respond([{ interruptId: asked.id, payload }])}
         />
       ))}
-      {status === "COMPLETED" && (
+      {answer !== undefined && (
         <article className="answer" aria-label="Answer">
-          <p className="prose">{pretty(run.answer ?? "")}</p>
+          <p className="prose">{answer}</p>
           <p className="soft small">{spent(run)}</p>
         </article>
       )}

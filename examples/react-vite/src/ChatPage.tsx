@@ -56,7 +56,7 @@ function Chat({ id, messages: known, renew }: { id: string; messages: UIMessage[
 
   return (
     <section className="runner" aria-label="Chat">
-      {messages.length === 0 && <h1>Ask the agent</h1>}
+      <h1 className={messages.length ? "unseen" : ""}>Ask the agent</h1>
       <div className="chat" role="log" aria-label="Messages" aria-busy={working}>
         {messages.map((message) => (
           <Message key={message.id} message={message} chat={chat} />

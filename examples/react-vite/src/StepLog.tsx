@@ -7,10 +7,12 @@ const SHOWN = 100;
 interface StepLogProps {
   steps: readonly StepSnapshot[];
   busy: boolean;
+  /** Said below the log, and not twice. */
+  answer?: string | undefined;
 }
 
 /** The steps, newest last. Screen readers hear of whole steps, not of every word. */
-export function StepLog({ steps, busy }: StepLogProps) {
+export function StepLog({ steps, busy, answer }: StepLogProps) {
   const [all, setAll] = useState(false);
   if (!steps.length && !busy) return null;
   const hidden = all ? 0 : Math.max(0, steps.length - SHOWN);
@@ -21,11 +23,13 @@ export function StepLog({ steps, busy }: StepLogProps) {
           Show {plural(hidden, "earlier step")}
         </button>
       )}
-      <ol className="log" role="log" aria-label="Steps" aria-busy={busy} start={hidden}>
-        {steps.slice(hidden).map((step) => (
-          <Step key={step.index} step={step} />
-        ))}
-      </ol>
+      <div role="log" aria-label="Steps" aria-busy={busy}>
+        <ol className="log" start={hidden}>
+          {steps.slice(hidden).map((step) => (
+            <Step key={step.index} step={step} answer={step === steps.at(-1) ? answer : undefined} />
+          ))}
+        </ol>
+      </div>
     </>
   );
 }
@@ -35,15 +39,19 @@ type Result = Extract<Part, { type: "result" }>;
 type Told =
   { kind: "text" | "thought" | "prompt"; text: string } | { kind: "tool"; call: Call | null; result: Result | null };
 
-const Step = memo(function Step({ step }: { step: StepSnapshot }) {
+const Step = memo(function Step({ step, answer }: { step: StepSnapshot; answer: string | undefined }) {
   const open = step.attempt !== "c";
+  const shown = told(step.parts).filter((one) => {
+    if (one.kind === "prompt") return step.index > 0; // the first one is the heading
+    return one.kind !== "text" || one.text.trim() !== answer?.trim();
+  });
   return (
     <li className="step" value={step.index} aria-busy={open} aria-live={open ? "off" : undefined}>
       <span className="no" aria-hidden>
         {step.index}
       </span>
       <div>
-        {told(step.parts).map((one, i) =>
+        {shown.map((one, i) =>
           one.kind === "tool" ? (
             <Tool key={i} {...one} open={open} />
           ) : (
