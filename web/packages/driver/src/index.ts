@@ -119,7 +119,7 @@ export class Leg {
       const seen = await this.view(run);
       if (seen.action === "end") return seen;
       if (answer.status === 409) return { ...seen, action: "end", ms: 0 }; // another act of carrying took it, and goes on
-      return { ...seen, step: at.step, ms: Math.max(seen.ms, seen.action === "pulse" ? 0 : after(answer) ?? 0) };
+      return { ...seen, step: at.step, ms: Math.max(seen.ms, seen.action === "pulse" ? 0 : (after(answer) ?? 0)) };
     });
   }
 

@@ -30,7 +30,7 @@ export interface Options extends Server {
 }
 
 /** Requests of one event; the next event goes on, so that what is kept of an event stays small. Netlify allows chains of 20. */
-export const LEGS = 500;
+export const LEGS = 200;
 
 /** The handler of the workload. It ends when the run is done or is given to another carrier. */
 export function relay({ carrier = "netlify-async", ...server }: Options = {}) {
