@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -44,7 +46,8 @@ def test_an_empty_folder_becomes_a_site_and_stays_one(tmp_path) -> None:
         "agent.py",
         "netlify.toml",
         "requirements.txt",
-        "public/index.html",
+        "index.html",
+        "src/main.tsx",
         ".env.example",
         ".gitignore",
         "README.md",
@@ -69,10 +72,20 @@ def test_the_wheel_it_brings_is_this_installation(tmp_path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         assert packed.testzip() is None
         names = set(packed.namelist())
+        assert {"steprelay/deploy/netlify/page/src/main.tsx", "steprelay/deploy/netlify/client/src/index.ts"} <= names
         assert packed.read("steprelay/app.py") == (Path(plan.steprelay.__file__).parent / "app.py").read_bytes()
         record = packed.read(next(n for n in names if n.endswith("/RECORD"))).decode().splitlines()
     assert {line.split(",")[0] for line in record} == names
     assert f"./vendor/{wheel.name}[postgres]\n" == (tmp_path / "requirements.txt").read_text()
+
+
+def test_the_client_of_the_page_is_vendored_as_its_source(tmp_path) -> None:
+    init(tmp_path)
+    package = json.loads((tmp_path / "package.json").read_text())
+    vendored = json.loads((tmp_path / "vendor/client/package.json").read_text())
+    assert package["dependencies"]["@steprelay/client"] == "file:vendor/client"
+    assert vendored["name"] == "@steprelay/client"
+    assert all((tmp_path / "vendor/client" / path).is_file() for path in vendored["exports"].values())
 
 
 def test_a_site_that_is_there_is_shown_what_it_lacks_and_left_alone(tmp_path) -> None:
@@ -84,7 +97,7 @@ def test_a_site_that_is_there_is_shown_what_it_lacks_and_left_alone(tmp_path) ->
     assert "+./vendor/steprelay-" in told.output
     assert "2 of your files should change as shown" in told.output
     assert (tmp_path / "netlify.toml").read_text() == SITE
-    assert not (tmp_path / "public").exists()
+    assert not (tmp_path / "src").exists()  # it has a page of its own
 
 
 def test_when_told_to_it_adds_to_them_and_takes_nothing_away(tmp_path) -> None:
@@ -149,3 +162,22 @@ def test_what_is_ignored_is_added_once() -> None:
     assert once.startswith("dist/\n.env\n")
     assert once.count(".env") == 1 + once.count("/.env")
     assert plan.with_ignored(once) == once
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_makes_the_same_site_as_the_repository(tmp_path) -> None:
+    root = Path(__file__).parents[2]
+    code = f"from hatchling.build import build_wheel; print(build_wheel({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, timeout=120)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as packed:
+        packed.extractall(tmp_path / "installed")
+    code = "from steprelay.cli import main; main(['init', 'netlify', 'site'])"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    init(tmp_path / "from-here")
+    theirs, ours = files(tmp_path / "site"), files(tmp_path / "from-here")
+    wheel = next(name for name in ours if name.endswith(".whl"))
+    assert {name: data for name, data in theirs.items() if name != wheel} == {
+        name: data for name, data in ours.items() if name != wheel
+    }

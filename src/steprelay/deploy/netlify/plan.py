@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import io
+import json
 import re
 import tomllib
 import zipfile
@@ -22,9 +23,14 @@ TEMPLATE = Path(__file__).parent / "template"
 OURS = ("netlify/functions/agent-step.mjs", "netlify/functions/start-job-background.mjs", "netlify/functions/sweep.mjs")
 """Kept as they are shipped: what they do is in the bundle."""
 YOURS = ("agent.py", "README.md", ".env.example")
-"""Made where there is none, and never looked at again."""
-SITE = ("public/index.html", "package.json")
-"""Of those, the ones that a folder that is a site already has in some way of its own."""
+"""Made where there is none, and never looked at again. A folder that is no site yet gets a page as well."""
+CLIENT = "vendor/client"
+"""Where the client of the page is, until it is in an index."""
+SOURCES = {
+    "page": ("examples/react-vite", "index.html", "package.json", "tsconfig.json", "vite.config.ts", "src/**/*"),
+    "client": ("web/packages/client", "package.json", "src/*.ts"),
+}
+"""What a wheel brings beside the package: where it is in the repository, and which files; the same as in pyproject.toml."""
 _HIDDEN = {".env.example": "env.example", ".gitignore": "gitignore"}
 """Files whose names would mean something where they are kept."""
 
@@ -60,9 +66,13 @@ def plan(folder: Path) -> list[Change]:
 
 def _wanted(folder: Path) -> Iterator[Change]:
     is_site = any((folder / name).exists() for name in ("netlify.toml", "package.json"))
-    for path in YOURS if is_site else (*YOURS, *SITE):
+    yours = {path: shipped(path).encode() for path in YOURS} | ({} if is_site else page())
+    for path, after in yours.items():
         if not (folder / path).exists():
-            yield Change(path=path, before=None, after=shipped(path).encode())
+            yield Change(path=path, before=None, after=after)
+    if (folder / CLIENT).is_dir() or not is_site:
+        for path, after in client().items():
+            yield Change(path=path, before=_read(folder / path), after=after)
     for path in OURS:
         yield Change(path=path, before=_read(folder / path), after=shipped(path).encode())
     name, wheel = vendored()
@@ -75,6 +85,53 @@ def _wanted(folder: Path) -> Iterator[Change]:
 def _merged(folder: Path, path: str, merge: Callable[[str], str]) -> Change:
     before = _read(folder / path)
     return Change(path=path, before=before, after=merge((before or b"").decode()).encode())
+
+
+def page() -> dict[str, bytes]:
+    """The page in React; its package.json asks for a database as well."""
+    files = _sources("page")
+    package = json.loads(files["package.json"])
+    package["dependencies"] |= {"@steprelay/client": f"file:{CLIENT}", "@netlify/database": "^2"}
+    package["scripts"] |= {"build": "vite build"}
+    return files | {"package.json": _json(package)}
+
+
+def client() -> dict[str, bytes]:
+    """The page's client as TypeScript, which the page's own build compiles."""
+    files = _sources("client")
+    package = json.loads(files["package.json"])
+    package["exports"] = {
+        name: "./package.json" if name == "./package.json" else f"./src/{Path(paths['default']).stem}.ts"
+        for name, paths in package["exports"].items()
+    }
+    kept = (
+        "name",
+        "version",
+        "license",
+        "type",
+        "sideEffects",
+        "exports",
+        "dependencies",
+        "peerDependencies",
+        "peerDependenciesMeta",
+    )
+    files["package.json"] = _json({k: package[k] for k in kept})
+    return {f"{CLIENT}/{path}": data for path, data in files.items()}
+
+
+def _sources(name: str) -> dict[str, bytes]:
+    """Files that the wheel brings in a folder `name`, and that are elsewhere in the repository. Raises ConfigError."""
+    checkout, *patterns = SOURCES[name]
+    here = Path(__file__).parent / name
+    source = here if here.is_dir() else Path(__file__).parents[4] / checkout
+    found = {p.relative_to(source).as_posix(): p.read_bytes() for k in patterns for p in sorted(source.glob(k)) if p.is_file()}
+    if "package.json" not in found:
+        raise ConfigError(f"this installation of steprelay has no {name} for a site; install it from its wheel")
+    return found
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def shipped(path: str) -> str:
@@ -107,7 +164,7 @@ def with_site(text: str) -> str:
         there, wanted = tomllib.loads(text), tomllib.loads(ours)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"netlify.toml cannot be read: {e}") from e
-    build, functions = wanted["build"]["command"], there.get("functions", {})
+    build, functions = wanted["build"]["command"].partition(" && npm")[0], there.get("functions", {})
     command = there.get("build", {}).get("command")
     if command is None:
         text = _into_table(text, "build", f'command = "{build}"')
@@ -161,6 +218,8 @@ def vendored() -> tuple[str, bytes]:
         for p in sorted(package.rglob("*"))
         if p.is_file() and "__pycache__" not in p.parts
     }
+    ours = Path(__file__).parent.relative_to(package.parent).as_posix()
+    files |= {f"{ours}/{name}/{path}": data for name in SOURCES for path, data in _sources(name).items()}
     files[f"{info}/METADATA"] = (about.read_text("METADATA") or "").encode()
     files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: steprelay\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     files[f"{info}/entry_points.txt"] = (about.read_text("entry_points.txt") or "").encode()
