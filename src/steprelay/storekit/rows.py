@@ -55,9 +55,9 @@ def step_values(key: RunKey, step: Step) -> tuple[Any, ...]:
 
 
 def step_from(row: Row) -> Step:
-    """The hot spot of a long run: every step since the floor, at every claim."""
+    """Of its columns after tenant and run. The hot spot of a long run: every step since the floor, at every claim."""
     (
-        _, _, index, round, attempt, carrier, claim_id, status, stop_reason, request, hash, messages, parts, usage, state, floor,
+        index, round, attempt, carrier, claim_id, status, stop_reason, request, hash, messages, parts, usage, state, floor,
         claimed_at, committed_at,
     ) = row  # fmt: skip
     return Step.of(

@@ -225,7 +225,7 @@ def _select(table: str, columns: Sequence[str]) -> str:
 
 _SELECT_RUN = _select("run", rows.RUN)
 _SELECT_ONE = _select("run", (*rows.RUN, "inbox_seq")) + "WHERE tenant = ? AND id = ?"
-_SELECT_STEP = _select("step", rows.STEP) + "WHERE tenant = ? AND run = ? AND "
+_SELECT_STEP = _select("step", rows.STEP[2:]) + "WHERE tenant = ? AND run = ? AND "
 _SELECT_INBOX = _select("inbox", rows.INBOX) + "WHERE tenant = ? AND run = ? AND seq > ? ORDER BY seq LIMIT ?"
 _SELECT_OUTBOX = (
     _select("outbox", rows.OUTBOX) + "WHERE tenant = ? AND run = ? AND due_at IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"
