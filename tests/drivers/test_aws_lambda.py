@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -104,6 +105,16 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Lambda]:
         thread.join()
 
 
+class TwoSeconds:
+    """What Lambda tells each invocation of itself."""
+
+    def __init__(self) -> None:
+        self._ends = time.monotonic() + 2.0
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(max(0.0, self._ends - time.monotonic()) * 1000)
+
+
 async def count(turn: Any, ctx: Any) -> Any:
     await asyncio.sleep(0.2)
     return "counted" if turn.step == 14 else Reply()
@@ -129,10 +140,10 @@ async def test_a_run_is_carried_by_one_invocation_after_the_other(aws: Lambda) -
     def handler(event: dict[str, Any]) -> None:
         """A function as its user writes it; each invocation is one of its own."""
         asyncio.set_event_loop(asyncio.new_event_loop())
-        answers.append(Mangum(an_app(deadline=2.0), lifespan="off")(event, object())["statusCode"])  # type: ignore[arg-type]
+        answers.append(Mangum(an_app(), lifespan="off")(event, TwoSeconds())["statusCode"])  # type: ignore[arg-type]
 
     aws.handler = handler
-    app = an_app(deadline=2.0)
+    app = an_app()
     assert isinstance(app.waker, LambdaWaker)
     run = await ended(app, await app.start("go", id="r1", carrier="background"))
     steps = await app.store.read(RunKey(app.tenant, "r1"), "steps")

@@ -223,12 +223,20 @@ class Call:
         """Seconds this request may live, from its arrival."""
         settings, told = self.api.settings, self.header("x-steprelay-wall-ms") or ""
         believed = told.isascii() and told.isdigit() and (settings.wall_header or self.who.kind == "driver")
-        return min(int(told) / 1000 if believed else settings.wall, settings.deadline)
+        known = [int(told) / 1000] if believed else [settings.wall]
+        context = self.request.scope.get("aws.context")  # of AWS Lambda, put there by what turns its events into requests
+        if hasattr(context, "get_remaining_time_in_millis"):
+            known.append(self._lived + context.get_remaining_time_in_millis() / 1000)
+        return min(*known, settings.deadline)
 
     @property
     def left(self) -> float:
         """Seconds it still has."""
-        return max(0.0, self.wall - (asyncio.get_running_loop().time() - self.began))
+        return max(0.0, self.wall - self._lived)
+
+    @property
+    def _lived(self) -> float:
+        return asyncio.get_running_loop().time() - self.began
 
     @property
     def prefers(self) -> set[str]:
