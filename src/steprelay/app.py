@@ -89,7 +89,7 @@ class App:
         if unknown := [s.agent for s in (schedules or {}).values() if s.agent not in (None, *self.agents)]:
             raise ConfigError(f"a schedule starts {unknown[0]!r}; there are {', '.join(map(repr, self.agents))}")
         agents = {**self.agents, CLOCKWORK: registry.load("agents", "function")(self.clockwork.step)}
-        gate = Gate(self.store, rules(concurrency), self.agents)
+        gate = Gate(self.store, rules(concurrency), self.agents, lambda event: self.engine.observe(event))
         gated = cast(Store, gate) if gate.needed else self.store
         self.engine = Engine(gated, agents, self._view, lease=self.settings.lease, observer=self.metrics)
         self.wall = hosts.wall(os.environ, self.settings.deadline) or FOREVER

@@ -33,7 +33,8 @@ class Place:
         self.agents = {name: ScriptedAgent([self.watched(step)]) for name, step in agents.items()}
         for name, step in agents.items():
             self.agents[name].provider = getattr(step, "provider", None)  # type: ignore[attr-defined]
-        self.gate = Gate(cast(Store, self.store), rules(concurrency), self.agents)
+        self.told: list[dict[str, Any]] = []
+        self.gate = Gate(cast(Store, self.store), rules(concurrency), self.agents, self.told.append)
         self.engine = Engine(cast(Store, self.gate), self.agents, lambda _: ScriptedAgent.view, lease=lease)
         self.loop = Loop(self.engine, takes_turns=self.gate.takes_turns)
 
@@ -134,6 +135,8 @@ async def test_who_finds_no_slot_is_told_when_to_come_again_and_why() -> None:
     await asyncio.sleep(4.0)
     advanced = await place.pulse(second)
     assert (advanced.outcome, advanced.refused, advanced.taken) == (Again(after=1.0), "later", ())
+    where = {"tenant": "t", "run": "two", "agent": "a", "step": 0}
+    assert place.told == [{"event": "put_off", **where, "why": "concurrency", "after": 1.0}]
     row = await place.row(second)
     assert (row.status, row.attempts, row.claim_id, row.due_at) == ("RUNNING", 0, None, advanced.now + 1.0)
     assert (await blocked(place, second)).items() >= {"reason": "concurrency", "key": "agent:a", "limit": 1, "ahead": 0}.items()

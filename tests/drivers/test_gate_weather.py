@@ -64,7 +64,7 @@ class World:
         """Sweeps and carries until it dies: from then on nothing of it reaches the store."""
         wire = Wire(self.store, self.chance, self.loss)
         agents = {"a": ScriptedAgent([self.step])}
-        gate = Gate(cast(Store, wire), rules({"key": "agent", "limit": LIMIT}), agents)
+        gate = Gate(cast(Store, wire), rules({"key": "agent", "limit": LIMIT}), agents, lambda event: None)
         engine = Engine(cast(Store, gate), agents, lambda _: ScriptedAgent.view, lease=LEASE)
         loop = Loop(engine, takes_turns=gate.takes_turns)
         life = asyncio.create_task(

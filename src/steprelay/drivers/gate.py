@@ -103,10 +103,12 @@ class _Blocked:
 
 class Gate:
     """A store whose claims need room as well; every other verb is the store's own. `agents`: the only ones it is for. Their
-    `provider`, if they have one, names whom their steps call."""
+    `provider`, if they have one, names whom their steps call. `observe` hears of every run that is put off."""
 
-    def __init__(self, store: Store, rules: Sequence[Rule], agents: Mapping[str, Agent]) -> None:
-        self._store, self._rules = store, rules
+    def __init__(
+        self, store: Store, rules: Sequence[Rule], agents: Mapping[str, Agent], observe: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._store, self._rules, self._observe = store, rules, observe
         self._providers: dict[str, str | None] = {name: getattr(a, "provider", None) for name, a in agents.items()}
         self._pauses = Pauses(store)
         self._held: dict[str, _Held] = {}
@@ -200,6 +202,8 @@ class Gate:
         done = await self._store.commit(claimed.claim, commit)
         if isinstance(done, Committed):
             run = machine.apply(run, commit, now=done.now, unread=done.inbox)
+            where = {"tenant": run.key.tenant, "run": run.key.id, "agent": run.agent, "step": run.step}
+            self._observe({"event": "put_off", **where, "why": blocked.reason, "after": round(blocked.after, 3)})
         newest = claimed.steps[-1] if claimed.steps else None
         return _as_due(Refused(reason="later", run=run, step=newest, now=done.now))
 

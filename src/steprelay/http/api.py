@@ -224,7 +224,7 @@ class Call:
         settings, told = self.api.settings, self.header("x-steprelay-wall-ms") or ""
         believed = told.isascii() and told.isdigit() and (settings.wall_header or self.who.kind == "driver")
         known = [int(told) / 1000] if believed else [settings.wall]
-        context = self.request.scope.get("aws.context")  # of AWS Lambda, put there by what turns its events into requests
+        context: Any = self.request.scope.get("aws.context")  # of AWS Lambda, put there by what turns its events into requests
         if hasattr(context, "get_remaining_time_in_millis"):
             known.append(self._lived + context.get_remaining_time_in_millis() / 1000)
         return min(*known, settings.deadline)
