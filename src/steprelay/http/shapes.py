@@ -292,6 +292,86 @@ class RunList(_Out):
     cursor: str | None
 
 
+class _Part(Struct, rename="camel", forbid_unknown_fields=True, tag_field="type"):
+    """One element of what happened, of `core.model.Part`; a field that holds its default is left out."""
+
+
+class TextPart(_Part, tag="text"):
+    """Words. `delta`: a piece of the text `id`, live only."""
+
+    text: str
+    role: Literal["user", "assistant"] = "assistant"
+    id: str | None = None
+    delta: bool = False
+
+
+class ThoughtPart(_Part, tag="thought"):
+    """Reasoning, shown as such."""
+
+    text: str
+    id: str | None = None
+    delta: bool = False
+
+
+class CallPart(_Part, tag="call"):
+    """A tool is called."""
+
+    id: str
+    name: str
+    args: Any = None
+
+
+class ResultPart(_Part, tag="result"):
+    """A tool has answered. `blob`: where the whole value is, when it was cut."""
+
+    id: str
+    name: str
+    value: Any = None
+    status: Literal["ok", "error", "unknown", "denied"] = "ok"
+    ms: float | None = None
+    blob: str | None = None
+
+
+class StatePart(_Part, tag="state"):
+    """What the agent wants its page to show."""
+
+    value: Any
+
+
+class InterruptPart(_Part, tag="interrupt"):
+    """What only a person or the outside can give."""
+
+    id: str
+    kind: Literal["question", "approval", "external"]
+    prompt: str = ""
+    payload: Any = None
+    schema: Any = None
+
+
+class UsagePart(_Part, tag="usage"):
+    """What was spent."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    tool_calls: int = 0
+    usd: float | None = None
+
+
+class EndPart(_Part, tag="end"):
+    """How a step left the run when it does not simply go on. `until`: seconds since the epoch."""
+
+    status: Status
+    stop_reason: str | None = None
+    output: Any = None
+    error: Error | None = None
+    until: float | None = None
+
+
+Part = TextPart | ThoughtPart | CallPart | ResultPart | StatePart | InterruptPart | UsagePart | EndPart
+
+
 class StepView(_Out):
     """One committed step. `requestId`: what a repeated request is recognised by; `bytes`: the size of its history."""
 
@@ -305,7 +385,7 @@ class StepView(_Out):
     stop_reason: str | None
     usage: Usage
     bytes: int
-    parts: list[dict[str, Any]]
+    parts: list[Part]
     claimed_at: str
     committed_at: str
     state: Any = UNSET
@@ -334,7 +414,7 @@ class PartView(_Out):
     index: int
     attempt: int
     committed: bool
-    part: dict[str, Any]
+    part: Part
 
 
 class PartList(_Out):

@@ -2,17 +2,7 @@ import { ask, path, patiently, pause, RelayError } from "./http.js";
 import type { components } from "./openapi.js";
 import { cursor, pulse } from "./pulse.js";
 import { alone, channel, type Message } from "./tabs.js";
-import type {
-  DriveOptions,
-  Envelope,
-  EnvelopeEvent,
-  Part,
-  PartEvent,
-  RowEvent,
-  Run,
-  RunEvent,
-  RunView,
-} from "./types.js";
+import type { DriveOptions, Envelope, EnvelopeEvent, PartEvent, RowEvent, Run, RunEvent, RunView } from "./types.js";
 import { beacon } from "./verbs.js";
 
 type Next = Envelope["next"];
@@ -117,7 +107,7 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
     for (let after: number | null = at - 1; after !== null;) {
       const question = path(run, `/parts?after=${after}`);
       const [page] = await patiently(() => ask<PartPage>(run, question, {}, o), o, emit);
-      for (const { id, part } of page!.parts) tell({ type: "part", at: cursor(id), part: part as Part });
+      for (const { id, part } of page!.parts) tell({ type: "part", at: cursor(id), part });
       after = page!.after;
     }
   };

@@ -22,12 +22,9 @@ export interface components {
        * @example session_42
        */
       sessionId: string;
-      /** @default null */
-      userPrompt: string | null;
-      /** @default null */
-      agent: string | null;
-      /** @default null */
-      expectedStep: number | null;
+      userPrompt?: string | null;
+      agent?: string | null;
+      expectedStep?: number | null;
     };
     /** ApprovalList */
     ApprovalList: {
@@ -79,29 +76,18 @@ export interface components {
      * @description A run. Give `userPrompt`, `messages`, or both: then the messages are what was said before.
      */
     CreateRun: {
-      /** @default null */
-      agent: string | null;
-      /** @default null */
-      userPrompt: string | null;
-      /** @default null */
-      messages: unknown[] | null;
-      /** @default null */
-      sessionId: string | null;
-      /** @default null */
-      limits: components["schemas"]["Limits"] | null;
-      /** @default {} */
-      labels: {
+      agent?: string | null;
+      userPrompt?: string | null;
+      messages?: unknown[] | null;
+      sessionId?: string | null;
+      limits?: components["schemas"]["Limits"] | null;
+      labels?: {
         [key: string]: string;
       };
-      /**
-       * @description the kind of driver a run belongs to
-       * @default client
-       */
-      carrier: string;
-      /** @default null */
-      takeoverAfter: number | null;
-      /** @default null */
-      notifyUrl: string | null;
+      /** @description the kind of driver a run belongs to */
+      carrier?: string;
+      takeoverAfter?: number | null;
+      notifyUrl?: string | null;
     };
     /**
      * Limits
@@ -284,24 +270,26 @@ export interface components {
      */
     Fork: {
       step: number;
-      /** @default null */
-      edit: components["schemas"]["Edit"] | null;
-      /**
-       * @description the kind of driver a run belongs to
-       * @default client
-       */
-      carrier: string;
+      edit?: components["schemas"]["Edit"] | null;
+      /** @description the kind of driver a run belongs to */
+      carrier?: string;
     };
     /**
      * Edit
      * @description What is different in a fork.
      */
     Edit: {
-      /** @default null */
-      userPrompt: string | null;
+      userPrompt?: string | null;
       state?: unknown;
-      /** @default null */
-      limits: components["schemas"]["Limits"] | null;
+      limits?: components["schemas"]["Limits"] | null;
+    };
+    /**
+     * GiveToken
+     * @description A right to one run, to hand on. Left out = every action; the server's default time.
+     */
+    GiveToken: {
+      actions?: ("cancel" | "fork" | "hand-over" | "input" | "read" | "resume" | "step")[] | null;
+      seconds?: number | null;
     };
     /**
      * HandOver
@@ -310,8 +298,7 @@ export interface components {
     HandOver: {
       /** @description the kind of driver a run belongs to */
       carrier: string;
-      /** @default null */
-      takeoverAfter: number | null;
+      takeoverAfter?: number | null;
     };
     /** Health */
     Health: {
@@ -326,15 +313,10 @@ export interface components {
      * @description Answers to what the run asked, or a prompt: the answer to its only question, or the next round.
      */
     Input: {
-      /** @default null */
-      answers: components["schemas"]["Answer"][] | null;
-      /** @default null */
-      userPrompt: string | null;
-      /**
-       * @default refuse
-       * @enum {unknown}
-       */
-      whenBusy: "queue" | "refuse";
+      answers?: components["schemas"]["Answer"][] | null;
+      userPrompt?: string | null;
+      /** @enum {unknown} */
+      whenBusy?: "queue" | "refuse";
     };
     /**
      * Answer
@@ -342,13 +324,9 @@ export interface components {
      */
     Answer: {
       interruptId: string;
-      /**
-       * @default resolved
-       * @enum {unknown}
-       */
-      status: "cancelled" | "resolved";
-      /** @default null */
-      payload: unknown;
+      /** @enum {unknown} */
+      status?: "cancelled" | "resolved";
+      payload?: unknown;
     };
     /**
      * MessageList
@@ -382,7 +360,116 @@ export interface components {
       index: number;
       attempt: number;
       committed: boolean;
-      part: Record<string, unknown>;
+      part:
+        | components["schemas"]["TextPart"]
+        | components["schemas"]["ThoughtPart"]
+        | components["schemas"]["CallPart"]
+        | components["schemas"]["ResultPart"]
+        | components["schemas"]["StatePart"]
+        | components["schemas"]["InterruptPart"]
+        | components["schemas"]["UsagePart"]
+        | components["schemas"]["EndPart"];
+    };
+    /**
+     * TextPart
+     * @description Words. `delta`: a piece of the text `id`, live only.
+     */
+    TextPart: {
+      /** @enum {unknown} */
+      type: "text";
+      text: string;
+      /** @enum {unknown} */
+      role?: "assistant" | "user";
+      id?: string | null;
+      delta?: boolean;
+    };
+    /**
+     * ThoughtPart
+     * @description Reasoning, shown as such.
+     */
+    ThoughtPart: {
+      /** @enum {unknown} */
+      type: "thought";
+      text: string;
+      id?: string | null;
+      delta?: boolean;
+    };
+    /**
+     * CallPart
+     * @description A tool is called.
+     */
+    CallPart: {
+      /** @enum {unknown} */
+      type: "call";
+      id: string;
+      name: string;
+      args?: unknown;
+    };
+    /**
+     * ResultPart
+     * @description A tool has answered. `blob`: where the whole value is, when it was cut.
+     */
+    ResultPart: {
+      /** @enum {unknown} */
+      type: "result";
+      id: string;
+      name: string;
+      value?: unknown;
+      /** @enum {unknown} */
+      status?: "denied" | "error" | "ok" | "unknown";
+      ms?: number | null;
+      blob?: string | null;
+    };
+    /**
+     * StatePart
+     * @description What the agent wants its page to show.
+     */
+    StatePart: {
+      /** @enum {unknown} */
+      type: "state";
+      value: unknown;
+    };
+    /**
+     * InterruptPart
+     * @description What only a person or the outside can give.
+     */
+    InterruptPart: {
+      /** @enum {unknown} */
+      type: "interrupt";
+      id: string;
+      /** @enum {unknown} */
+      kind: "approval" | "external" | "question";
+      prompt?: string;
+      payload?: unknown;
+      schema?: unknown;
+    };
+    /**
+     * UsagePart
+     * @description What was spent.
+     */
+    UsagePart: {
+      /** @enum {unknown} */
+      type: "usage";
+      requests?: number;
+      inputTokens?: number;
+      outputTokens?: number;
+      cachedTokens?: number;
+      toolCalls?: number;
+      usd?: number | null;
+    };
+    /**
+     * EndPart
+     * @description How a step left the run when it does not simply go on. `until`: seconds since the epoch.
+     */
+    EndPart: {
+      /** @enum {unknown} */
+      type: "end";
+      /** @enum {unknown} */
+      status: "AWAITING_INPUT" | "CANCELLED" | "COMPLETED" | "FAILED" | "RUNNING" | "WAITING";
+      stopReason?: string | null;
+      output?: unknown;
+      error?: components["schemas"]["Error"] | null;
+      until?: number | null;
     };
     /**
      * Problem
@@ -400,8 +487,7 @@ export interface components {
      * @description Go on after a failure or a brake, with other limits if given.
      */
     Resume: {
-      /** @default null */
-      limits: components["schemas"]["Limits"] | null;
+      limits?: components["schemas"]["Limits"] | null;
     };
     /**
      * RunList
@@ -454,19 +540,12 @@ export interface components {
      */
     StartJob: {
       userPrompt: string;
-      /** @default null */
-      sessionId: string | null;
-      /** @default null */
-      agent: string | null;
-      /** @default null */
-      limits: components["schemas"]["Limits"] | null;
-      /**
-       * @description the kind of driver a run belongs to
-       * @default background
-       */
-      carrier: string;
-      /** @default null */
-      notifyUrl: string | null;
+      sessionId?: string | null;
+      agent?: string | null;
+      limits?: components["schemas"]["Limits"] | null;
+      /** @description the kind of driver a run belongs to */
+      carrier?: string;
+      notifyUrl?: string | null;
     };
     /**
      * StepList
@@ -492,7 +571,16 @@ export interface components {
       stopReason: string | null;
       usage: components["schemas"]["Usage"];
       bytes: number;
-      parts: Record<string, unknown>[];
+      parts: (
+        | components["schemas"]["TextPart"]
+        | components["schemas"]["ThoughtPart"]
+        | components["schemas"]["CallPart"]
+        | components["schemas"]["ResultPart"]
+        | components["schemas"]["StatePart"]
+        | components["schemas"]["InterruptPart"]
+        | components["schemas"]["UsagePart"]
+        | components["schemas"]["EndPart"]
+      )[];
       claimedAt: string;
       committedAt: string;
       state?: unknown;
@@ -512,10 +600,18 @@ export interface components {
      *         drives runs as an engine of its own; it has to have the run.
      */
     TakeStep: {
-      /** @default null */
-      expectedStep: number | null;
-      /** @default null */
-      carrier: string | null;
+      expectedStep?: number | null;
+      carrier?: string | null;
+    };
+    /**
+     * Token
+     * @description A run token: what it is for, and for how many seconds.
+     */
+    Token: {
+      sessionId: string;
+      token: string;
+      actions: string[];
+      seconds: number;
     };
   };
   responses: never;

@@ -9,7 +9,7 @@ export type RunView = Shapes["RunView"];
 /** What only a person or the outside can give. */
 export type Interrupt = Shapes["Interrupt"];
 /** The answer to one interrupt, in AG-UI's shape. */
-export type Answer = Pick<Shapes["Answer"], "interruptId"> & Partial<Shapes["Answer"]>;
+export type Answer = Shapes["Answer"];
 /** The brakes of a round. */
 export type Limits = Shapes["Limits"];
 /** What was spent. */
@@ -23,30 +23,7 @@ export type Status = RunView["status"];
  * One element of what happened. Fields that hold their defaults are left out by the server.
  * `delta`: a piece of the text `id`, live only.
  */
-export type Part =
-  | { type: "text"; text: string; role?: "user" | "assistant"; id?: string | null; delta?: boolean }
-  | { type: "thought"; text: string; id?: string | null; delta?: boolean }
-  | { type: "call"; id: string; name: string; args?: unknown }
-  | {
-      type: "result";
-      id: string;
-      name: string;
-      value?: unknown;
-      status?: "ok" | "error" | "unknown" | "denied";
-      ms?: number | null;
-      blob?: string | null;
-    }
-  | { type: "state"; value: unknown }
-  | { type: "interrupt"; id: string; kind: Interrupt["kind"]; prompt?: string; payload?: unknown; schema?: unknown }
-  | ({ type: "usage" } & Partial<Usage>)
-  | {
-      type: "end";
-      status: Status;
-      stopReason?: string | null;
-      output?: unknown;
-      error?: Failure | null;
-      until?: number | null;
-    };
+export type Part = Shapes["PartView"]["part"];
 
 /**
  * Where a part stands: the step, the attempt that said it or `"c"` when it is committed, its index there. The first

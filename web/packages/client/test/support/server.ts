@@ -82,10 +82,10 @@ export class Relay {
       .committed.map(({ parts }) => parts.map((p) => (p.type === "text" && p.role !== "user" ? p.text : "")).join(""));
   }
 
-  /** Another driver takes a step. */
+  /** Another driver takes a step, whose request nobody here can repeat. */
   advance(id: string): void {
     const run = this.runs.get(id)!;
-    commit(run, 1, run.script.steps[run.committed.length]!.join(""));
+    commit(run, FOREIGN, run.script.steps[run.committed.length]!.join(""));
     run.version++;
   }
 
@@ -167,12 +167,12 @@ export class Relay {
   private async step(run: Row, expected: number, out: Pipe, fault: Fault) {
     const index = run.committed.length;
     const old = run.committed[expected];
-    if (old) {
+    if (old && old.attempt !== FOREIGN) {
       out.stream(200, { "idempotent-replayed": "true" });
       old.parts.forEach((part, i) => out.part(expected, "c", i, part));
       return out.envelope(old.envelope);
     }
-    if (expected > index || ended(run))
+    if (old || expected > index || ended(run))
       return problem(out.response, 409, "step_mismatch", {}, { ...snapshot(run), runStatus: "CONTINUE" });
     if (run.held || run.due > Date.now() || run.status === "AWAITING_INPUT" || run.carrier === "background")
       return out.json(202, snapshot(run));
@@ -197,6 +197,8 @@ export class Relay {
 }
 
 // ---------------------------------------------------------------- rows
+
+const FOREIGN = 0;
 
 const ended = (run: Row) => run.status === "COMPLETED" || run.status === "CANCELLED";
 
