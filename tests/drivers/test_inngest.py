@@ -14,7 +14,8 @@ import pytest
 
 from steprelay.app import App
 from steprelay.core.errors import ConfigError, StoreUnavailable
-from steprelay.core.model import Reply, RunKey
+from steprelay.core.model import Reply, RunKey, Text
+from steprelay.core.noun import replace
 from steprelay.drivers import inngest as driver
 from steprelay.testing.fakes import ScriptedAgent
 
@@ -44,7 +45,7 @@ def variables(monkeypatch):
 
 
 @asynccontextmanager
-async def an_app(*script):
+async def an_app(*script, prompt="go"):
     """An app with a run `r`, its HTTP face, and the events that Inngest would have been sent."""
     app = App(ScriptedAgent(script), store="memory:", auth=False, observer=None)
     sent: list[httpx.Request] = []
@@ -55,7 +56,7 @@ async def an_app(*script):
 
     engine = app.orchestrator("inngest")
     engine._http = httpx.AsyncClient(transport=httpx.MockTransport(taken))
-    await app.start("go", id="r", carrier="inngest")
+    await app.start(prompt, id="r", carrier="inngest")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as http:
         yield app, http, sent
     await app.shutdown()
@@ -219,6 +220,17 @@ async def test_events_name_the_step_they_are_for_and_are_sent_once():
         assert first == {"name": "steprelay-default/run.wake", "data": {"run": "r"}}
         assert second == {"name": "steprelay-default/run.pause", "data": {"run": "r", "step": 1}, "id": "F/pause"}
         assert {str(request.url) for request in sent} == {"http://inngest.invalid/e/event%20key"}
+
+
+async def test_inngest_is_told_which_run_and_which_step_and_nothing_else():
+    said = Reply(messages=("a secret",), parts=(Text(text="a secret"),))
+    async with an_app(said, replace(said, then="wait", after=60.0), prompt="a secret") as (_, http, sent):
+        answer = await called(http)
+        told = answer.json()
+        await called(http, steps={told[0]["id"]: {"data": told[0]["data"]}})
+        assert told[0]["data"].keys() == {"kind", "after", "step"}
+        assert all(json.loads(event.content)["data"].keys() <= {"run", "step"} for event in sent)
+        assert "secret" not in answer.text + "".join(event.content.decode() for event in sent)
 
 
 async def test_a_function_that_comes_for_a_step_already_taken_ends():
