@@ -1,6 +1,6 @@
 """The figures of docs/performance.md, measured here, each beside its floor and its budget.
 
-    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|engine|sqlite|postgres|web|netlify]
+    python -m benchmarks [--full] [--write docs/performance.md] [--only cold|engine|sqlite|postgres|web|netlify|drivers]
 
 A floor is the same work without steprelay, measured in the same run: on a loaded machine the milliseconds mean little, the
 ratios much. `--full` adds the claim beside a million runs.
@@ -18,6 +18,7 @@ from pathlib import Path
 from . import netlify, steps, web
 from .chart import chart
 from .cold import PARTS, cold
+from .drivers import drivers
 from .places import Postgres, SQLite
 from .pulse import pulse
 
@@ -153,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="claims beside a million runs, too")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables and charts between their markers in this file")
-    parser.add_argument("--only", choices=("cold", "engine", "sqlite", "postgres", "web", "netlify"))
+    parser.add_argument("--only", choices=("cold", "engine", "sqlite", "postgres", "web", "netlify", "drivers"))
     options = parser.parse_args()
     measured: dict[str, Callable[[], Measured]] = {
         "cold": cold_rows,
@@ -162,6 +163,7 @@ def main() -> None:
         "postgres": lambda: asyncio.run(postgres_rows(options.full)),
         "web": web.measure,
         "netlify": lambda: (netlify.rows(), []),
+        "drivers": lambda: (asyncio.run(drivers()), []),
     }
     for name, measure in measured.items():
         if options.only in (None, name):
@@ -169,7 +171,7 @@ def main() -> None:
             text = "\n\n".join([table(rows), *charts])
             print(f"\n{name}\n{text}", flush=True)
             if options.write:
-                write(options.write, name, text)
+                write(options.write.with_name("drivers.md") if name == "drivers" else options.write, name, text)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ class Process(Server):
         self._spawn(sys.executable, "-c", main, *self._command, dying="KILL", env=self.env)
         return self
 
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child is not None else None
+
     def _printed(self) -> int:
         return self.log().count(self._ready) if (self.folder / "log").exists() else 0
 
@@ -165,29 +169,29 @@ class Stage:
             assert time.monotonic() < end, f"{what}: not within {seconds:g} s"
             await asyncio.sleep(0.02)
 
-    async def until_status(self, run: str, status: str, seconds: float = PATIENCE) -> None:
-        async def there() -> bool:
-            return (await self.run(run)).status == status
+    async def until_run(self, run: str, true: Callable[[Run], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Look at a run's row until it is true. Raises AssertionError that shows the row."""
+        end = time.monotonic() + seconds
+        while not true(row := await self.run(run)):
+            seen = {**row.__dict__, "prompt": "…", "now": time.time()}
+            assert time.monotonic() < end, f"{run} {what}: not within {seconds:g} s; it is {seen}"
+            await asyncio.sleep(0.02)
 
-        await self.until(there, f"{run} is {status}", seconds)
+    async def until_status(self, run: str, status: str, seconds: float = PATIENCE) -> None:
+        await self.until_run(run, lambda row: row.status == status, f"is {status}", seconds)
 
     async def until_step(self, run: str, step: int, seconds: float = PATIENCE) -> None:
         """So many steps are committed."""
-
-        async def there() -> bool:
-            return (await self.run(run)).step >= step
-
-        await self.until(there, f"{run} has {step} steps", seconds)
+        await self.until_run(run, lambda row: row.step >= step, f"has {step} steps", seconds)
 
     async def until_begun(self, run: str, step: int, seconds: float = PATIENCE) -> None:
         """The agent is in this step."""
 
-        async def there() -> bool:
-            row = await self.run(run)
-            assert not row.ended, f"{row.status} ({row.stop_reason}) at step {row.step}: {(await self.steps(run))[-1].parts}"
+        def begun(row: Run) -> bool:
+            assert not row.ended, f"{run} is {row.status} ({row.stop_reason}) at step {row.step}"
             return any(c.step == step for c in self.site.called(run))
 
-        await self.until(there, f"{run} has begun step {step}", seconds)
+        await self.until_run(run, begun, f"has begun step {step}", seconds)
 
     async def whole(self, run: str, steps: int, *carriers: str) -> None:
         """Steps 0 to n, none lost, none doubled: in the store, and seen from outside. `carriers`: who took them, each named
