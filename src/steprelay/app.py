@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
@@ -59,8 +59,8 @@ class App:
         self, agent: Any, *, store: str | Store | None = None, limits: Limits | None = None, secret: str | None = None,
         public_url: str | None = None, anonymous_start: str | None = None, tenant: str = "default", auth: bool = True,
         deadline: float | None = None, lease: float | None = None, waker: Waker | None = None,
-        schedules: Mapping[str, Schedule] | None = None, concurrency: Any = None, observer: Observer | None = log_line,
-        ui: bool = True, **http: Any,
+        schedules: Mapping[str, Schedule] | None = None, concurrency: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        observer: Observer | None = log_line, ui: bool = True, **http: Any,
     ) -> None:  # fmt: skip
         """`agent`: anything an adapter recognises, an (async) function, or a dict of them by name, the first being the
         default. `schedules`: what is started by the clock, by name. `concurrency`: how many runs with the same key may be at

@@ -415,10 +415,19 @@ async def test_without_keys_and_providers_there_is_no_gate() -> None:
     ({"key": "customer", "limit": 1}, "label:NAME"),
     ({"key": "label:", "limit": 1}, "label:NAME"),
     (["agent"], "give {\"key\""),
+    ("agent", "'agent'; give {\"key\""),
 ])  # fmt: skip
 def test_what_makes_no_sense_is_told_with_the_remedy(given: Any, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         rules(given)
+
+
+@virtual
+async def test_keys_of_agents_tenants_and_labels_are_not_taken_for_one_another() -> None:
+    place = Place(None, a=steps(1))
+    run = await place.row(await place.start("r", labels='{"agent":"a","n":"1"}'))
+    given = [{"key": k, "limit": 1} for k in ("agent", "tenant", "label:agent", "label:n", "label:none")]
+    assert [rule.name(run) for rule in rules(given)] == ["agent:a", "tenant:t", "label:agent=a", "label:n=1", None]
 
 
 @virtual

@@ -55,7 +55,7 @@ class Rule:
 def rules(given: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> tuple[Rule, ...]:
     """What `App(concurrency=…)` was given. `key`: `"agent"`, `"tenant"`, `"label:NAME"` (runs without that label are free),
     or a function of the run; `limit`: a whole number from 1. Raises ConfigError."""
-    several = [given] if isinstance(given, Mapping) else list(given or ())
+    several = [given] if isinstance(given, Mapping | str) else list(given or ())
     return tuple(_rule(one) for one in several)
 
 
