@@ -35,6 +35,10 @@ class TestInngest(DriverSuite):
     async def pending(self, stage: Stage, run: str) -> int:
         return held_for(run)
 
+    @pytest.mark.all  # uvicorn waits five seconds for what is under way
+    async def test_our_process_is_told_to_end_in_the_middle_of_a_step(self, stage: Stage) -> None:
+        await super().test_our_process_is_told_to_end_in_the_middle_of_a_step(stage)
+
     @pytest.mark.all  # after a crash Inngest looks for half a minute whether the calls of before are still under way
     async def test_the_engine_is_killed_and_comes_back(self, stage: Stage) -> None:
         await super().test_the_engine_is_killed_and_comes_back(stage)
