@@ -3,7 +3,7 @@ import ts from "typescript";
 import { expect, test } from "vitest";
 
 const here = (path: string) => new URL(path, import.meta.url).pathname;
-const PAGES = ["../../../../docs/browser.md", "../README.md"].map(here);
+const PAGES = ["../../../../docs/browser.md", "../../../../docs/protocols.md", "../README.md"].map(here);
 const BLOCK = /```(tsx?)\n(.*?)```/gs;
 
 const blocks = new Map(
@@ -38,4 +38,4 @@ test("the code on the pages is right for the types", () => {
   const wrong = ts.getPreEmitDiagnostics(program).map((d) => ts.flattenDiagnosticMessageText(d.messageText, "\n"));
   expect(blocks.size).toBeGreaterThan(3);
   expect(wrong).toEqual([]);
-}, 60_000);
+}, 120_000);
