@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -332,3 +333,22 @@ async def test_a_history_kept_as_arrays_becomes_lines(path: Path) -> None:
     (kept,) = await again.read(KEY, "steps")
     assert (kept.messages, kept.parts) == (messages, ())
     await again.close()
+
+
+async def test_a_verb_given_up_before_its_turn_is_not_done(store: SQLiteStore) -> None:
+    await store.migrate()
+    began, may_end = threading.Event(), threading.Event()
+
+    def slow(db: sqlite3.Connection, now: float) -> None:
+        began.set()
+        assert may_end.wait(10)
+
+    first = asyncio.ensure_future(store._file.read(slow))
+    await asyncio.to_thread(began.wait, 10)
+    second = asyncio.ensure_future(create(store))
+    await asyncio.wait({second}, timeout=0)
+    second.cancel()
+    await asyncio.wait({second})
+    may_end.set()
+    await first
+    assert await store.read(KEY, "run") == []

@@ -10,10 +10,11 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 from ..core.errors import BadInput, ConfigError, StoreError, StoreUnavailable
 from .migrations import pending
@@ -29,7 +30,7 @@ class File:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="steprelay-sqlite")
+        self._worker = Worker()
         self._db: DB | None = None  # this and the next are touched by that thread only
         self._applied: list[str] = []
         self._closed = False
@@ -51,13 +52,13 @@ class File:
         """Idempotent. What is under way is finished first."""
         if not self._closed:
             self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._hang_up)
-            self._thread.shutdown(wait=False)
+            await self._worker.do(self._hang_up)
+            self._worker.end()
 
     async def _hop(self, act: Callable[[DB], T]) -> T:
         if self._closed:
             raise StoreError(f"the SQLite store {self.path!r} is closed; make another one")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._act, act)
+        return await self._worker.do(lambda: self._act(act))
 
     def _act(self, act: Callable[[DB], T]) -> T:
         with _translated(self.path):
@@ -69,6 +70,44 @@ class File:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+class Worker:
+    """A thread that does one thing after the other. An executor of one costs twice as much a call: it locks more, and keeps a
+    second future for what nobody asks."""
+
+    def __init__(self) -> None:
+        self._todo: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    def do(self, act: Callable[[], T]) -> asyncio.Future[T]:
+        """What `act` answers in the thread. Given up before its turn comes, it is not done."""
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="steprelay-sqlite", daemon=True)
+            self._thread.start()
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._todo.put((answer, act))
+        return answer
+
+    def end(self) -> None:
+        """Let the thread end when it has done what it was given."""
+        self._todo.put(None)
+
+    def _work(self) -> None:
+        while (job := self._todo.get()) is not None:
+            _do(*job)
+            del job
+
+
+def _do(answer: asyncio.Future[Any], act: Callable[[], Any]) -> None:
+    if answer.cancelled():
+        return
+    try:
+        told, value = answer.set_result, act()
+    except BaseException as e:
+        told, value = answer.set_exception, e
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        answer.get_loop().call_soon_threadsafe(lambda: answer.done() or told(value))
 
 
 def path_of(url: str) -> str:
