@@ -194,14 +194,19 @@ class Inngest(Orchestrator):
         return Response(content, told.status_code, told.headers)
 
     async def register(self, url: str) -> None:
-        told = await self._serving(unsigned_sync=True).put(_call(url))
-        body: Any = told.body if isinstance(told.body, dict) else {}
-        if told.status_code >= 300 or not body.get("ok"):
+        """Raises ConfigError; a server that is only about to start is asked a few times."""
+        why = ""
+        for wait in (0.0, 0.5, 2.0):
+            await asyncio.sleep(wait)
+            told = await self._serving(unsigned_sync=True).put(_call(url))
+            body: Any = told.body if isinstance(told.body, dict) else {}
+            if told.status_code < 300 and body.get("ok"):
+                return
             why = body.get("error") or body.get("message") or f"it answered {told.status_code}"
-            raise ConfigError(
-                f"Inngest at {self._client.api_origin} does not take {url!r} as an app: {why}; look at STEPRELAY_INNGEST, at the "
-                "keys (INNGEST_SIGNING_KEY), and whether it is a development server (INNGEST_DEV=1)"
-            )
+        raise ConfigError(
+            f"Inngest at {self._client.api_origin} does not take {url!r} as an app: {why}; look at STEPRELAY_INNGEST, at the "
+            "keys (INNGEST_SIGNING_KEY), and whether it is a development server (INNGEST_DEV=1)"
+        )
 
 
 def _later(ctx: inngest.Context, error: StoreUnavailable) -> inngest.RetryAfterError:
