@@ -312,6 +312,7 @@ async def test_an_end_that_is_told_twice_is_one_result() -> None:
 # ---------------------------------------------------------------- a process for each step, some of them killed
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "seed", [pytest.param(0, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.all) for n in (1, 2, 3))]
 )
@@ -321,7 +322,7 @@ async def test_with_a_process_for_each_step_and_every_other_killed(seed: int, tm
     app = spawn_worker.an_app(store, outside, waker=Silent())
     run = await app.start("go", agent="lead", carrier="background")
     command = (sys.executable, spawn_worker.__file__, path, str(outside), run, str(seed))
-    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=100)
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=160)
     assert done.returncode == 0, done.stderr
     forks, killed = map(int, done.stdout.split())
     ended = await row(app, run)
