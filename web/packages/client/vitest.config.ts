@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 const hook = ["test/hook.test.tsx"];
 const LIBRARY = "@testing-library/react/dist/@testing-library/react.esm.js";
-const base = { testTimeout: 20_000 };
+const base = { testTimeout: 60_000 };
 const at = (path: string) => new URL(path, import.meta.url).pathname;
 
 export default defineConfig({
