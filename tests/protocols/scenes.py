@@ -277,7 +277,7 @@ async def replay(protocol: str, forward: Forward) -> Reader:
 
 
 async def _committed(reader: Reader, step: int) -> None:
-    while (await reader.ask("GET", "/api/runs/r?wait=1"))["step"] < step:
+    while (await reader.ask("GET", "/api/runs/r"))["step"] < step:
         pass
 
 
