@@ -52,9 +52,13 @@ async function background(req, res) {
 const server = createServer(async (req, res) => {
   const { pathname } = new URL(req.url, "http://localhost");
   if (pathname === "/platform/log") return res.end(log.join("\n"));
-  if (pathname === "/platform/sweep") return answer(res, await sweep(webRequest(req), context).catch((e) => new Response(e.message, { status: 500 })));
+  if (pathname === "/platform/sweep") {
+    const told = await sweep(webRequest(req), context).catch((e) => new Response(e.message, { status: 500 }));
+    return answer(res, told ?? new Response(null, { status: 204 })); // a scheduled function may say nothing
+  }
   if (pathname === "/.netlify/functions/start-job-background") return background(req, res);
-  if (process.env.PLATFORM_CUT) setTimeout(() => res.destroy(), Number(process.env.PLATFORM_CUT)); // a host of shorter breath
+  if (pathname === "/api/carry" && process.env.PLATFORM_SPLIT) return background(req, res); // a rewrite of that site
+  if (process.env.PLATFORM_CUT && pathname.endsWith("/life")) setTimeout(() => res.destroy(), Number(process.env.PLATFORM_CUT)); // a host of shorter breath
   const gone = new AbortController();
   res.on("close", () => res.writableFinished || gone.abort());
   await answer(res, await step(webRequest(req, gone.signal), context));

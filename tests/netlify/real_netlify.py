@@ -11,28 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
-from netlify_world import SECRET, SHIPPED, eventually
+from netlify_world import SECRET, eventually
 
 from steprelay.testing import servers
 
-ROOT = Path(__file__).parents[2]
 CLI, ZIP = "26.2.0", "14.7.1"
 HOME = Path.home() / f".cache/steprelay/netlify-cli-{CLI}"
-NETLIFY_TOML = """\
-[build]
-  command = "true"
-  publish = "public"
-
-[functions]
-  directory = "netlify/functions"
-  included_files = ["python/**"]
-
-[[redirects]]
-  from = "/api/*"
-  to = "/.netlify/functions/agent-step/:splat"
-  status = 200
-  force = true
-"""
 _ZIP = """
 import { zipFunctions } from "@netlify/zip-it-and-ship-it";
 const [site] = process.argv.slice(1);
@@ -55,24 +39,18 @@ def tools() -> Path:
     return HOME
 
 
-def wheel(folder: Path) -> Path:
-    """This project as a wheel."""
-    code = f"from hatchling.build import build_wheel; print(build_wheel({str(folder)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    return folder / done.stdout.splitlines()[-1]
-
-
 def real_site(folder: Path, store: str) -> tuple[Path, str]:
-    """A site with the whole bundle, made by its build command; answers what that said as well."""
-    (folder / "public").mkdir(parents=True)
-    (folder / "public/index.html").write_text((Path(__file__).parent / "page.html").read_text())
-    shutil.copytree(SHIPPED / "functions", folder / "netlify/functions")
+    """A site as `init` makes it, with an agent of ours, and beside its page the founding one; built as Netlify builds it.
+    Answers what the build said as well."""
+    main = [sys.executable, "-c", "from steprelay.cli import main; main()"]
+    subprocess.run([*main, "init", "netlify", str(folder)], check=True, capture_output=True, timeout=60)
     shutil.copy(Path(__file__).parent / "site_agent.py", folder / "agent.py")
-    (folder / "netlify.toml").write_text(NETLIFY_TOML)
-    (folder / "requirements.txt").write_text(f"steprelay[postgres] @ {wheel(folder).as_uri()}\n")
+    for command in (("npm", "install", "--no-audit", "--no-fund", "--loglevel=error"), ("npm", "run", "build")):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+    shutil.copy(Path(__file__).parent / "page.html", folder / "dist/founding.html")
     done = subprocess.run(
-        [sys.executable, "-c", "from steprelay.cli import main; main()", "build", "netlify", "--python", sys.executable],
-        cwd=folder, env=clean() | {"STEPRELAY_STORE": store}, capture_output=True, text=True, check=False, timeout=600,
+        [*main, "build", "netlify", "--python", sys.executable], cwd=folder, env=clean() | {"STEPRELAY_STORE": store},
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
@@ -107,7 +85,7 @@ class Dev:
             "NETLIFY_TELEMETRY_DISABLED": "1", "CI": "1", "STEPRELAY_SECRET": SECRET, "STEPRELAY_STORE": store,
             "STEPRELAY_PUBLIC_URL": self.url, "STEPRELAY_LEASE": "3",
         }  # fmt: skip
-        arguments = ("dev", "--offline", "--internal-disable-edge-functions", "--skip-gitignore", "--no-open", "--dir", "public")
+        arguments = ("dev", "--offline", "--internal-disable-edge-functions", "--skip-gitignore", "--no-open", "--dir", "dist")
         ports = ("--port", str(self.port), "--functions-port", str(servers.free_port()))
         with self.log.open("wb") as log:
             self.node = subprocess.Popen(

@@ -80,17 +80,31 @@ async def test_the_zips_hold_all_that_a_function_needs(built, store) -> None:
         hidden.rename(built[0])
 
 
-@pytest.mark.timeout(300)
-async def test_a_page_pulses_through_the_function(dev) -> None:
+@pytest.fixture
+async def page(dev):
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = await browser.new_page()
-        await page.goto(dev.url)
-        await page.get_by_role("button", name="Start").click()
-        said = page.get_by_role("status")
-        await said.filter(has_text="COMPLETED").wait_for(timeout=90_000)
-        assert await said.text_content() == "COMPLETED after 4 pulses: 4"
+        yield await browser.new_page()
         await browser.close()
+
+
+@pytest.mark.timeout(300)
+async def test_the_founding_page_pulses_through_the_function(dev, page) -> None:
+    await page.goto(f"{dev.url}/founding.html")
+    await page.get_by_role("button", name="Start").click()
+    said = page.get_by_role("status")
+    await said.filter(has_text="COMPLETED").wait_for(timeout=90_000)
+    assert await said.text_content() == "COMPLETED after 4 pulses: 4"
+
+
+@pytest.mark.timeout(300)
+async def test_the_page_that_init_makes_runs_the_agent(dev, page) -> None:
+    await page.goto(dev.url)
+    await page.get_by_label("Task").fill("count:3")
+    await page.get_by_role("button", name="Run").click()
+    answer = page.get_by_role("article", name="Answer")
+    await answer.wait_for(timeout=90_000)
+    assert "3" in await answer.text_content()
 
 
 @pytest.mark.timeout(300)

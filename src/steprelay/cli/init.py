@@ -16,7 +16,8 @@ def init() -> None:
 @init.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, file_okay=False), default=".")
 @click.option("--overwrite", is_flag=True, help="Change files that are there, as the diff says.")
-def netlify(folder: Path, overwrite: bool) -> None:
+@click.option("--backend", metavar="URL", help="The agent runs there, and not on Netlify.")
+def netlify(folder: Path, overwrite: bool, backend: str | None) -> None:
     """Make a site with an agent for Netlify, or add one to a site.
 
     Files that are there are left alone: what should change in them is shown. Safe to run again.
@@ -24,7 +25,7 @@ def netlify(folder: Path, overwrite: bool) -> None:
     from ..deploy.netlify.plan import plan
 
     left = 0
-    changes = plan(folder)
+    changes = plan(folder, backend and backend.rstrip("/"))
     for change in changes:
         if not change.new:
             click.echo(change.diff(), nl=False)

@@ -37,13 +37,27 @@ def look(folder: Path) -> Iterator[Finding]:
         return
     functions = site.get("functions", {})
     yield from _declared(folder / functions.get("directory", site.get("build", {}).get("functions", "netlify/functions")))
+    rewrite = next((r for r in site.get("redirects", []) if r.get("from") == "/api/*" and r.get("status") == 200), None)
+    if rewrite is None:
+        yield "bad", "netlify.toml does not rewrite /api/* to the agent; steprelay init netlify shows how"
+    elif str(rewrite.get("to", "")).startswith("http"):
+        yield _signed(rewrite)
+        return
     if "python/**" not in functions.get("included_files", []):
         yield "bad", 'netlify.toml does not put Python into the functions: [functions] included_files = ["python/**"]'
-    if not any(r.get("from") == "/api/*" and r.get("status") == 200 for r in site.get("redirects", [])):
-        yield "bad", "netlify.toml does not rewrite /api/* to agent-step; steprelay init netlify shows how"
     if "steprelay build netlify" not in site.get("build", {}).get("command", ""):
         yield "note", "the build command in netlify.toml does not run steprelay build netlify"
     yield from _bundle(folder / "python")
+
+
+def _signed(rewrite: dict[str, Any]) -> Finding:
+    """Of a rewrite to an agent elsewhere."""
+    if rewrite.get("signed") == "STEPRELAY_PROXY_SECRET":
+        return "ok", f"requests to {rewrite['to']} are signed"
+    return (
+        "bad",
+        f'requests to {rewrite["to"]} are not signed, so it takes none: signed = "STEPRELAY_PROXY_SECRET" in netlify.toml',
+    )
 
 
 def _declared(folder: Path) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import steprelay
 
@@ -31,6 +32,7 @@ SOURCES = {
     "client": ("web/packages/client", "package.json", "src/*.ts"),
 }
 """What a wheel brings beside the package: where it is in the repository, and which files; the same as in pyproject.toml."""
+PLACEHOLDER = "https://backend.example"
 _HIDDEN = {".env.example": "env.example", ".gitignore": "gitignore"}
 """Files whose names would mean something where they are kept."""
 
@@ -59,27 +61,32 @@ class Change:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
 
-def plan(folder: Path) -> list[Change]:
-    """Every file that is missing, or not as it should be. Raises ConfigError for a netlify.toml that cannot be read."""
-    return [c for c in _wanted(folder) if c.before != c.after]
+def plan(folder: Path, backend: str | None = None) -> list[Change]:
+    """Every file that is missing, or not as it should be; `backend`: where the agent runs, if not on Netlify. Raises
+    ConfigError for a netlify.toml that cannot be read."""
+    if backend is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", backend):
+        raise ConfigError(f"the backend is {backend!r}; give scheme and host, such as https://agent.example.com")
+    return [c for c in _wanted(folder, backend) if c.before != c.after]
 
 
-def _wanted(folder: Path) -> Iterator[Change]:
+def _wanted(folder: Path, backend: str | None) -> Iterator[Change]:
     is_site = any((folder / name).exists() for name in ("netlify.toml", "package.json"))
-    yours = {path: shipped(path).encode() for path in YOURS} | ({} if is_site else page())
+    names = YOURS if backend is None else tuple(n for n in YOURS if n != "agent.py")
+    yours = {path: shipped(path, backend).encode() for path in names} | ({} if is_site else page(database=backend is None))
     for path, after in yours.items():
         if not (folder / path).exists():
             yield Change(path=path, before=None, after=after)
     if (folder / CLIENT).is_dir() or not is_site:
         for path, after in client().items():
             yield Change(path=path, before=_read(folder / path), after=after)
-    for path in OURS:
-        yield Change(path=path, before=_read(folder / path), after=shipped(path).encode())
-    name, wheel = vendored()
-    yield Change(path=f"vendor/{name}", before=_read(folder / "vendor" / name), after=wheel)
-    yield _merged(folder, "requirements.txt", lambda text: with_requirement(text, name))
+    for path in OURS if backend is None else (*OURS, "netlify/backend.mjs"):
+        yield Change(path=path, before=_read(folder / path), after=shipped(path, backend).encode())
+    if backend is None:
+        name, wheel = vendored()
+        yield Change(path=f"vendor/{name}", before=_read(folder / "vendor" / name), after=wheel)
+        yield _merged(folder, "requirements.txt", lambda text: with_requirement(text, name))
     yield _merged(folder, ".gitignore", with_ignored)
-    yield _merged(folder, "netlify.toml", with_site)
+    yield _merged(folder, "netlify.toml", lambda text: with_site(text, backend))
 
 
 def _merged(folder: Path, path: str, merge: Callable[[str], str]) -> Change:
@@ -87,11 +94,11 @@ def _merged(folder: Path, path: str, merge: Callable[[str], str]) -> Change:
     return Change(path=path, before=before, after=merge((before or b"").decode()).encode())
 
 
-def page() -> dict[str, bytes]:
-    """The page in React; its package.json asks for a database as well."""
+def page(*, database: bool) -> dict[str, bytes]:
+    """The page in React; `database`: its package.json asks for one as well."""
     files = _sources("page")
     package = json.loads(files["package.json"])
-    package["dependencies"] |= {"@steprelay/client": f"file:{CLIENT}", "@netlify/database": "^2"}
+    package["dependencies"] |= {"@steprelay/client": f"file:{CLIENT}"} | ({"@netlify/database": "^2"} if database else {})
     package["scripts"] |= {"build": "vite build"}
     return files | {"package.json": _json(package)}
 
@@ -134,8 +141,11 @@ def _json(value: object) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
 
 
-def shipped(path: str) -> str:
-    return (TEMPLATE / _HIDDEN.get(path, path)).read_text("utf-8")
+def shipped(path: str, backend: str | None = None) -> str:
+    """A file of the template; with a backend, of the one for agents that run elsewhere."""
+    if backend is None:
+        return (TEMPLATE / _HIDDEN.get(path, path)).read_text("utf-8")
+    return (TEMPLATE / "split" / _HIDDEN.get(path, path)).read_text("utf-8").replace(PLACEHOLDER, backend)
 
 
 def with_requirement(text: str, wheel: str) -> str:
@@ -155,30 +165,37 @@ def with_ignored(text: str) -> str:
     return text + ("" if text.endswith("\n") or not text else "\n") + "\n".join(missing) + "\n"
 
 
-def with_site(text: str) -> str:
-    """netlify.toml with our build, our functions and our rewrite; what it says besides is left as it is. Raises ConfigError."""
-    ours = shipped("netlify.toml")
+def with_site(text: str, backend: str | None = None) -> str:
+    """netlify.toml with our build, our functions and our rewrites; what it says besides is left as it is. Raises ConfigError."""
+    ours = shipped("netlify.toml", backend)
     if not text.strip():
         return ours
     try:
         there, wanted = tomllib.loads(text), tomllib.loads(ours)
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"netlify.toml cannot be read: {e}") from e
-    build, functions = wanted["build"]["command"].partition(" && npm")[0], there.get("functions", {})
+    functions = there.get("functions", {})
+    if backend is None:
+        text = _with_python(text, there, wanted["build"]["command"].partition(" && npm")[0])
+    if "directory" not in functions and "functions" not in there.get("build", {}):
+        text = _into_table(text, "functions", 'directory = "netlify/functions"')
+    if not any(r.get("from") == "/api/*" for r in there.get("redirects", [])):
+        text = _before_redirects(text, ours[ours.index("[[redirects]]") :])
+    return text
+
+
+def _with_python(text: str, there: dict[str, Any], build: str) -> str:
+    """netlify.toml with the build of the bundle before its own, and the bundle in each function."""
     command = there.get("build", {}).get("command")
     if command is None:
         text = _into_table(text, "build", f'command = "{build}"')
     elif "steprelay build netlify" not in command:
         text = _replaced(text, "command", command, f"{build} && {command}")
-    included = functions.get("included_files")
+    included = there.get("functions", {}).get("included_files")
     if included is None:
-        text = _into_table(text, "functions", 'included_files = ["python/**"]')
-    elif "python/**" not in included:
+        return _into_table(text, "functions", 'included_files = ["python/**"]')
+    if "python/**" not in included:
         raise ConfigError('add "python/**" to included_files in netlify.toml, and run this again')
-    if "directory" not in functions and "functions" not in there.get("build", {}):
-        text = _into_table(text, "functions", 'directory = "netlify/functions"')
-    if not any(r.get("from") == "/api/*" for r in there.get("redirects", [])):
-        text = _before_redirects(text, ours[ours.index("# One function") :])
     return text
 
 
