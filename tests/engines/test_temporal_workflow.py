@@ -34,7 +34,7 @@ ON = Reply(messages=("on",))
 END = Reply(then="finish", output="over")
 WORDS = "the number of the card is 4929"
 
-pytestmark = pytest.mark.engines("temporal")
+pytestmark = [pytest.mark.engines("temporal"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)
