@@ -266,6 +266,9 @@ class App:
         """Look at the settings, pick up what a dead predecessor left, and keep sweeping while this process lives on. Raises
         ConfigError."""
         _ = self.asgi  # a setting that is wrong is told now, not to the first visitor
+        if isinstance(self.waker, TaskWaker):  # a server, which has time to load the SDKs of its engines
+            for name in self._orchestrators():
+                self.orchestrator(name)
         self._started = True
         if isinstance(self.waker, TaskWaker):
             self._background(self.sweeper.every(SWEEP_EVERY))

@@ -95,6 +95,14 @@ def test_without_its_keys_it_does_not_start_unless_it_is_told_that_this_is_devel
     assert app.orchestrator("inngest").endpoint
 
 
+async def test_a_server_without_its_keys_does_not_start(monkeypatch):
+    monkeypatch.delenv("INNGEST_SIGNING_KEY")
+    app = App(ScriptedAgent([]), store="memory:", auth=False)
+    with pytest.raises(ConfigError, match="INNGEST_SIGNING_KEY"):
+        await app.startup()
+    await app.shutdown()
+
+
 def test_a_signing_key_that_is_none_is_told_without_showing_it(monkeypatch):
     monkeypatch.setenv("INNGEST_SIGNING_KEY", "hunter2")
     with pytest.raises(ConfigError, match=r"INNGEST_SIGNING_KEY.*hexadecimal") as told:
