@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
+from itertools import cycle, groupby
 from pathlib import Path
 
 import httpx
@@ -23,8 +24,8 @@ from steprelay.testing.servers import fresh_url
 ENGINES = sorted(VERSIONS)
 pytestmark = [pytest.mark.all, pytest.mark.engines(*ENGINES), pytest.mark.timeout(600)]
 LEASE = 5.0
-LEG = 20
-"""Steps of a leg. Its tenth is killed; in its last the run is handed over."""
+LEG = 18
+"""Steps of a leg, of which there are seven. The tenth is killed; in the last the run is handed over."""
 
 
 class Land:
@@ -82,7 +83,7 @@ async def insisted(url: str, path: str, body: object) -> None:
 
 
 class Leg:
-    """Twenty steps by one carrier, one of whose processes is killed in the tenth of them."""
+    """The steps of one carrier, one of whose processes is killed in the tenth of them."""
 
     def __init__(self, stage: Stage, run: str, number: int) -> None:
         self.stage, self.run, self.first = stage, run, number * LEG
@@ -148,29 +149,38 @@ async def test_one_run_is_carried_by_everybody_and_killed_under_each_of_them(lan
         await client
         await stage.until_status(run, "COMPLETED")
         await stage.whole(run, legs * LEG, "client", "background", "restate", "temporal", "inngest", "background", "client")
-        assert list(Counter(s.carrier for s in await stage.steps(run)).values()) == [2 * LEG, 2 * LEG, LEG, LEG, LEG]
+        stretches = [len(list(steps)) for _, steps in groupby(s.carrier for s in await stage.steps(run))]
+        assert min(stretches) > LEG // 2, stretches  # the last step of a leg may be its successor's, when nobody could finish it
         deaths = Counter(c.step for c in land.home.called(run) if c.what == "begun")
         assert all(deaths[step] >= 2 for step in kills), "a leg in which nobody was killed"
 
 
-async def test_carriers_of_every_kind_at_once_for_half_a_minute(land: Land):
+async def test_carriers_of_every_kind_torn_at_it_for_half_a_minute(land: Land):
+    """Each engine is woken all the time, a client asks all the time, and the run is given to one after the other of them."""
     await land.start()
     async with land.home.stage() as stage:
         key, until = RunKey("default", "torn"), time.monotonic() + 30
-        await stage.start("torn", carrier="any", steps=100_000, slow=0.02)
+        await stage.start("torn", carrier="client", steps=100_000, slow=0.02)
 
         async def waking(name: str) -> None:
             while time.monotonic() < until:
                 await stage.app.wakers.wake(key, name)
                 await asyncio.sleep(0.5)
 
+        async def giving() -> None:
+            for carrier in cycle(["client", *ENGINES]):
+                if time.monotonic() > until:
+                    return
+                await stage.hand_over("torn", carrier)
+                await asyncio.sleep(1.0)
+
         async def pulsing() -> None:
-            async with httpx.AsyncClient(base_url=land.home.served.url, timeout=30) as http:
+            async with httpx.AsyncClient(base_url=land.home.served.url, timeout=60) as http:
                 while time.monotonic() < until:
                     answer = await http.post("/api/agent-step", json={"sessionId": "torn"})
                     assert answer.status_code == 200, answer.text
 
-        await asyncio.gather(pulsing(), *(waking(name) for name in ENGINES))
+        await asyncio.gather(pulsing(), giving(), *(waking(name) for name in ENGINES))
         await stage.post("torn", "cancel")
         await stage.until_status("torn", "CANCELLED")
         rows = await stage.steps("torn")
@@ -178,4 +188,4 @@ async def test_carriers_of_every_kind_at_once_for_half_a_minute(land: Land):
         done = Counter(c.step for c in land.home.called("torn") if c.what == "done")
         assert done.most_common(1)[0][1] == 1, "a step was done twice"
         assert set(range(len(rows) - 1)) <= set(done), "a step is there that nobody has done"
-        assert len({s.carrier for s in rows}) >= 2, "only one of them carried"
+        assert len({s.carrier for s in rows}) >= 3, "they did not change hands"
