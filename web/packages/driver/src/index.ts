@@ -15,7 +15,7 @@ export interface At {
   action: "pulse" | "wait" | "input" | "end";
   /** Milliseconds until the next look. */
   ms: number;
-  /** The step that is due next. */
+  /** The step that is due next; -1: not known yet. */
   step: number;
   /** Failures in a row. */
   tries: number;
@@ -63,6 +63,7 @@ class Later extends Error {
 /** Failures in a row after which it is the engine's turn to try again. */
 export const PATIENCE = 10;
 const LONGEST_BACKOFF = 60_000;
+const CANCEL_TRIES = 5;
 /** How often somebody looks whether a person has answered: at first, and at last. */
 const QUESTION = { first: 5_000, last: 300_000 };
 
@@ -99,9 +100,7 @@ export class Leg {
 
   /** How the run stands. */
   look(run: string): Promise<At> {
-    return this.patiently({ action: "pulse", ms: 0, step: 0, tries: 0, status: "", carrier: this.carrier }, () =>
-      this.view(run),
-    );
+    return this.take(run, "", { action: "pulse", ms: 0, step: -1, tries: 0, status: "", carrier: this.carrier });
   }
 
   /**
@@ -110,6 +109,7 @@ export class Leg {
    */
   take(run: string, by: string, at: At): Promise<At> {
     return this.patiently(at, async () => {
+      if (at.step < 0) return this.view(run);
       const answer = await this.send(
         `/runs/${encodeURIComponent(run)}/step`,
         { carrier: this.carrier, expectedStep: at.step },
@@ -123,10 +123,18 @@ export class Leg {
     });
   }
 
-  /** The engine was told to cancel: the run is cancelled for good, unless it is somebody else's. */
+  /** The engine was told to cancel: the run is cancelled for good, unless it is somebody else's. Tried for some seconds, since
+   * the engine asks once. */
   async cancel(run: string): Promise<void> {
-    if ((await this.view(run)).action === "end") return;
-    await this.send(`/runs/${encodeURIComponent(run)}/cancel`, {});
+    for (let tries = 0; ; tries++) {
+      try {
+        if ((await this.view(run)).action !== "end") await this.send(`/runs/${encodeURIComponent(run)}/cancel`, {});
+        return;
+      } catch (error) {
+        if (!(error instanceof Later) || tries === CANCEL_TRIES) throw error;
+        await new Promise((done) => setTimeout(done, 250 * 2 ** tries));
+      }
+    }
   }
 
   private async view(run: string): Promise<At> {

@@ -88,6 +88,22 @@ test("a server that says when is asked again then; one that stays away is the en
   expect(Math.max(...never.slept)).toBe(60_000);
 });
 
+test("a run is gone on with where it stands, even when the first look at it fails", async () => {
+  await dev.start("stands", "trigger", { steps: 4 });
+  await carry(leg(), "stands", "a", new Plain(), 2);
+  const answers = [new Response("", { status: 502 }), new Response("", { status: 502 })];
+  const host = new Plain(async () => {});
+  const end = await carry(
+    leg(async (...request) => answers.shift() ?? fetch(...request)),
+    "stands",
+    "b",
+    host,
+  );
+  expect(end?.status).toBe("COMPLETED");
+  expect(host.slept).toEqual([1_000, 2_000]);
+  expect(dev.called("stands")).toEqual(upTo(4));
+});
+
 test("what will be refused again is not tried again", async () => {
   await expect(carry(leg(), "nobody", "a", new Plain())).rejects.toThrow(Refused);
   const stranger = new Leg("trigger", { url: dev.url, key: "not the key" });
@@ -116,6 +132,10 @@ test("a cancel ends the run, unless it is somebody else's", async () => {
   const host = new Plain(() => leg().cancel("cancel"));
   expect((await carry(leg(), "cancel", "a", host))?.status).toBe("CANCELLED");
   await leg().cancel("cancel");
+  await dev.start("late", "trigger", { steps: 3 });
+  const answers = [new Response("", { status: 503 }), new Response("", { status: 500 })];
+  await leg(async (...request) => answers.shift() ?? fetch(...request)).cancel("late");
+  expect((await dev.ask("/runs/late")).status).toBe("CANCELLED");
   await dev.start("other", "client", { steps: 3 });
   await leg().cancel("other");
   expect((await dev.ask("/runs/other")).status).toBe("RUNNING");
