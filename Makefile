@@ -39,6 +39,7 @@ servers: ## the database servers and the browser the tests talk to (Debian packa
 	@command -v chromium >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends chromium; }
 
 engines: ## the durable engines the tests talk to, built into ~/.cache (needs npm, and Go 1.25 or newer; minutes, once)
+	@command -v redis-server >/dev/null || { apt-get update -q && apt-get install -y -q --no-install-recommends redis-server; }
 	@sh scripts/build-engines.sh
 
 check: setup ## format, lint, import contracts, types, fast tests: seconds

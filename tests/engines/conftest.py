@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from steprelay.core.errors import ConfigError
 from steprelay.testing import engines
 
 MISSING = pytest.StashKey[Counter[str]]()
@@ -36,5 +37,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     for name, tests in sorted(config.stash.get(MISSING, Counter()).items()):
-        remedy = f"its server is not on this machine: {engines.BUILD} {name}"
-        terminalreporter.write_line(f"not run: {tests} tests against {name}; {remedy}", yellow=True)
+        terminalreporter.write_line(f"not run: {tests} tests against {name}: {why(name)}", yellow=True)
+
+
+def why(name: str) -> str:
+    """What is missing, and the remedy."""
+    try:
+        return str(engines.program(name))
+    except ConfigError as e:
+        return str(e)
