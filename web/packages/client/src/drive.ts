@@ -121,6 +121,7 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
     const [row, response] = await patiently(() => ask<RunView>(run, question, { headers }, o), o, emit);
     if (row) {
       etag = response.headers.get("etag");
+      if (!etag) await pause(Math.min(ms ?? 0, 1000), signal);
       return see({ type: "run", run: row });
     }
     await pause(Math.min(ms ?? 0, 1000) - (Date.now() - began), signal); // a server that does not hold it is not hammered
@@ -150,7 +151,7 @@ async function sit(run: Run, o: DriveOptions & { signal: AbortSignal }, tell: (e
         if (idle > (o.maxIdle ?? 10)) throw brake("The run does not get any further.");
         if (steps >= (o.maxSteps ?? 200)) throw brake("This tab may take no more steps on its own.");
       } else if (action === "wait" && mine() && afterMs < 1000) {
-        await pause(afterMs, signal);
+        await pause(Math.max(afterMs, 50), signal);
         wait(0);
       } else if (action === "wait") await look(afterMs);
       else if (action !== "pulse" && !o.stay) return;

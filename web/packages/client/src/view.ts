@@ -27,7 +27,7 @@ export interface View {
   words: readonly Words[];
   thoughts: readonly string[];
   tools: readonly Tool[];
-  /** The answer that is being said, as far as it came. */
+  /** The answer that is being said, as far as it came; of a run that is carried elsewhere its end, once a second. */
   partial: string;
   /** What the round came to; null until it did. */
   answer: unknown;
@@ -41,16 +41,17 @@ export interface View {
 export function view(s: Snapshot): View {
   const words = s.steps.flatMap(wordsOf);
   const said = words.filter((w) => w.type === "text" && w.role === "assistant");
+  const live = said
+    .filter((w) => w.partial)
+    .map((w) => w.text)
+    .join("\n\n");
   const now = s.envelope ?? s.run;
   const done = s.status === "COMPLETED";
   return {
     words,
     thoughts: words.filter((w) => w.type === "thought").map((w) => w.text),
     tools: toolsOf(s.steps),
-    partial: said
-      .filter((w) => w.partial)
-      .map((w) => w.text)
-      .join("\n\n"),
+    partial: live || (s.status === "RUNNING" && !s.envelope && s.run?.tail) || "",
     answer: done ? (now?.output ?? said.at(-1)?.text ?? null) : null,
     interrupts: (s.status === "AWAITING_INPUT" && now?.interrupts) || [],
     usage: s.usage,

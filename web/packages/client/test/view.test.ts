@@ -65,3 +65,10 @@ test("another attempt's words never follow on those of the one before", () => {
   expect(view(after(piece(1, 0, "One "), piece(1, 1, "tea"), piece(2, 0, "Two "))).partial).toBe("Two ");
   expect(view(after(piece(1, 0, "One "), piece(2, 1, "cups"))).partial).toBe("cups");
 });
+
+test("of a run that is carried elsewhere the row's tail is what is being said", () => {
+  const run = { status: "RUNNING", step: 0, tail: "It is", usage: {} } as never;
+  expect(view(after({ type: "run", run })).partial).toBe("It is");
+  const live = said(1, 1, { type: "text", text: "It is nice", id: "t", delta: true });
+  expect(view(after({ type: "run", run }, ...live)).partial).toBe("It is nice");
+});
