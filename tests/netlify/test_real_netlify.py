@@ -64,6 +64,9 @@ async def test_the_zips_hold_all_that_a_function_needs(built, store) -> None:
     assert {n: (f["invocationMode"], f.get("schedule"), f["runtimeAPIVersion"]) for n, f in found.items()} == {
         "agent-step": ("stream", None, 2), "start-job-background": ("background", None, 2), "sweep": ("stream", "* * * * *", 2),
     }  # fmt: skip
+    shipped = {f.stem for f in (built[0] / "unzipped/netlify/functions").iterdir() if "proxy.mjs" in f.read_text()}
+    assert shipped == set(found)  # the packager put nothing else in their place
+    assert not (built[0] / "unzipped/node_modules").exists()
     hidden = built[0].rename(built[0].with_name("elsewhere"))
     try:
         moved = hidden / "unzipped"

@@ -34,8 +34,13 @@ _STDLIB = (
     "readline.*", "_dbm*", "_gdbm*",
 )  # fmt: skip
 """Of the standard library: what no server needs."""
-_PACKAGES = ("__pycache__", "tests", "*.pyi", "*.a", "*.c", "*.h", "*.pyx", "*.pxd")
-"""Of packages: what no program imports."""
+_PACKAGES = (
+    "__pycache__", "tests", "*.pyi", "*.a", "*.c", "*.h", "*.pyx", "*.pxd", "*.ts", "*.tsx", "*.mts", "*.cts",
+)  # fmt: skip
+"""Of packages: what no program imports. TypeScript has to go: Netlify's packager takes it for part of the function, compiles
+it, and puts it in the function's place."""
+_OURS = ("ui", "deploy/netlify/page", "deploy/netlify/client", "deploy/netlify/template")
+"""Of steprelay itself: pages."""
 _CODE = (".*", "__pycache__", "node_modules", "tests", "netlify")
 """Folders of a site that are none of the agent's."""
 
@@ -118,7 +123,8 @@ def install(requirements: Path, python: Path, packages: Path) -> None:
         raise ConfigError(f"{requirements.name} cannot be installed: {e}") from e
     if not (packages / "steprelay").is_dir():
         raise ConfigError(f"{requirements.name} does not name steprelay; add steprelay[postgres]")
-    shutil.rmtree(packages / "bin", ignore_errors=True)
+    for folder in ("bin", *(f"steprelay/{name}" for name in _OURS)):
+        shutil.rmtree(packages / folder, ignore_errors=True)
     prune(packages)
 
 
