@@ -217,6 +217,18 @@ async def test_a_chat_is_stopped(stage: Tab, gate: str) -> None:
         run = await stage.api(f"runs/{id}?wait=5")
 
 
+async def test_a_chat_goes_on_while_another_page_is_looked_at(stage: Tab, gate: str) -> None:
+    await stage.chat()
+    await stage.say(f"3 steps, hold 1 {gate}")
+    await expect(stage.messages.nth(1)).to_contain_text("Looking at part 1.")
+    await stage.page.get_by_role("link", name="Agent").click()
+    await expect(stage.page.get_by_label("Task")).to_be_visible()
+    await stage.page.keyboard.press("Escape")  # stops what is seen only
+    stage.site.open(gate)
+    await stage.page.get_by_role("link", name="Chat").click()
+    await expect(stage.messages.nth(1)).to_contain_text(ANSWER)
+
+
 async def test_a_chat_goes_through_a_cut_stream(stage: Tab) -> None:
     faults: list[int] = [3]
 

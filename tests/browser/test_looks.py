@@ -27,8 +27,7 @@ async def findings(page: Page, name: str) -> list[str]:
     return lines + ([f"{wide} pixels too wide"] if wide > 0 else [])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1100, 360])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1100), ("dark", 360)])
 async def test_axe_finds_nothing_in_any_state(browser: Browser, site: Site, gate: str, scheme: str, width: int) -> None:
     context = await browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"

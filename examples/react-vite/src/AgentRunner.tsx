@@ -2,7 +2,7 @@ import { useAgentRun, type AgentRun, type SessionOptions } from "@steprelay/clie
 import { useEffect, useRef, useState, type FormEvent } from "react";
 import { Question } from "./Question";
 import { StepLog } from "./StepLog";
-import { busy, carried, ended, plural, pretty, standing } from "./words";
+import { busy, carried, ended, plural, pretty, shown, standing } from "./words";
 
 /**
  * An agent at work: give it a task, watch its steps, answer what it asks, stop it.
@@ -14,17 +14,18 @@ export function AgentRunner(options: SessionOptions) {
   const { status, stop } = run;
   const now = standing(run);
   const working = busy(run);
+  const section = useRef<HTMLElement>(null);
   const answer = status === "COMPLETED" ? pretty(run.answer ?? "") : undefined;
 
   useEffect(() => {
     if (!working && status !== "AWAITING_INPUT") return;
-    const key = (e: KeyboardEvent) => void (e.key === "Escape" && !e.defaultPrevented && stop());
+    const key = (e: KeyboardEvent) => void (e.key === "Escape" && shown(section.current) && stop());
     addEventListener("keydown", key);
     return () => removeEventListener("keydown", key);
   }, [working, status, stop]);
 
   return (
-    <section className="runner" aria-label="Agent">
+    <section className="runner" aria-label="Agent" ref={section}>
       {status === "IDLE" ? <Opening run={run} /> : <Heading run={run} />}
       {status !== "IDLE" && (
         <div className="bar">

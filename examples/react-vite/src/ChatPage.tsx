@@ -1,8 +1,8 @@
 import { useChat } from "@ai-sdk/react";
 import { RelayTransport } from "@steprelay/client/ai-sdk";
 import { isToolUIPart, type UIMessage } from "ai";
-import { useEffect, useState } from "react";
-import { line, pretty } from "./words";
+import { useEffect, useRef, useState } from "react";
+import { line, pretty, shown } from "./words";
 
 const transport = new RelayTransport();
 
@@ -47,15 +47,16 @@ function Chat({ id, messages: known, renew }: { id: string; messages: UIMessage[
   const [text, setText] = useState("");
   const working = status === "submitted" || status === "streaming";
   const { stop } = chat;
+  const section = useRef<HTMLElement>(null);
   useEffect(() => {
     if (!working) return;
-    const key = (e: KeyboardEvent) => void (e.key === "Escape" && stop());
+    const key = (e: KeyboardEvent) => void (e.key === "Escape" && shown(section.current) && stop());
     addEventListener("keydown", key);
     return () => removeEventListener("keydown", key);
   }, [working, stop]);
 
   return (
-    <section className="runner" aria-label="Chat">
+    <section className="runner" aria-label="Chat" ref={section}>
       <h1 className={messages.length ? "unseen" : ""}>Ask the agent</h1>
       <div className="chat" role="log" aria-label="Messages" aria-busy={working}>
         {messages.map((message) => (

@@ -1,4 +1,4 @@
-import { lazy, StrictMode, Suspense, useSyncExternalStore } from "react";
+import { lazy, StrictMode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { createRoot } from "react-dom/client";
 import { AgentRunner } from "./AgentRunner";
 import "./style.css";
@@ -13,6 +13,10 @@ function subscribe(changed: () => void): () => void {
 
 function App() {
   const chat = useSyncExternalStore(subscribe, () => location.hash) === "#/chat";
+  const [visited, setVisited] = useState(chat);
+  useEffect(() => {
+    if (chat) setVisited(true);
+  }, [chat]);
   const here = (mine: boolean) => (mine ? { "aria-current": "page" as const } : {});
   return (
     <>
@@ -27,7 +31,13 @@ function App() {
         </nav>
       </header>
       <main>
-        <Suspense>{chat ? <ChatPage /> : <AgentRunner remember="agent-run" />}</Suspense>
+        <div hidden={chat}>
+          <AgentRunner remember="agent-run" />
+        </div>
+        {/* Unmounting a useChat stops it: once opened, it stays. */}
+        <div hidden={!chat}>
+          <Suspense>{(chat || visited) && <ChatPage />}</Suspense>
+        </div>
       </main>
     </>
   );

@@ -49,3 +49,6 @@ export const line = (value: unknown): string =>
 export const pretty = (value: unknown): string => (typeof value === "string" ? value : JSON.stringify(value, null, 2));
 
 export const plural = (n: number, one: string): string => `${n.toLocaleString()} ${one}${n === 1 ? "" : "s"}`;
+
+/** Whether somebody can see it: keys are for what is seen. */
+export const shown = (element: HTMLElement | null): boolean => element !== null && element.offsetParent !== null;
