@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -178,6 +179,25 @@ async def test_a_try_whose_answer_was_lost_is_answered_again(monkeypatch):
         first, again = await called(http), await called(http, attempt=1)
         assert first.json() == again.json()
         assert (await app.store.read(RunKey("default", "r"), "run"))[0].step == 1
+
+
+async def test_a_call_that_is_delivered_twice_at_once_takes_one_step(monkeypatch):
+    monkeypatch.setattr(driver, "SPAN", 0.0)
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(turn, ctx):
+        begun.set()
+        await go.wait()
+        return ON
+
+    async with an_app(slow, END) as (app, http, _):
+        first = asyncio.create_task(called(http))
+        await begun.wait()
+        second = await called(http)
+        go.set()
+        assert second.json()[0]["data"]["kind"] == "busy"
+        assert (await first).json()[0]["data"] == {"kind": "again", "after": 0.0, "step": 1}
+        assert [turn.attempt for turn in app.agents["agent"].turns] == [1]
 
 
 async def test_a_store_that_is_away_is_asked_again_soon_and_then_ever_later(monkeypatch):
