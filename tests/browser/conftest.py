@@ -42,8 +42,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example as `vite build` makes it, with the client from this tree and the packages of the web workspace."""
-    if not (WEB / "node_modules").exists():
-        subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=WEB, check=True, timeout=300)
+    subprocess.run(["sh", ROOT / "scripts" / "check-web.sh", "install"], check=True, timeout=300)
     out, home = tmp_path_factory.mktemp("pages"), WEB / f".stage-{uuid4().hex[:8]}"
     shutil.copytree(ROOT / "examples" / "react-vite", home, ignore=shutil.ignore_patterns("node_modules", "dist"))
     client = WEB / "packages" / "client" / "src"
