@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import re
 import time
 from contextlib import asynccontextmanager
 
@@ -111,9 +112,10 @@ def test_a_signing_key_that_is_none_is_told_without_showing_it(monkeypatch):
     assert "hunter2" not in str(told.value)
 
 
-def test_an_address_that_is_none_is_told(monkeypatch):
-    monkeypatch.setenv("STEPRELAY_INNGEST", "http://[nowhere")
-    with pytest.raises(ConfigError, match=r"STEPRELAY_INNGEST is 'http://\[nowhere'"):
+@pytest.mark.parametrize("url", ["http://[nowhere", "http://inngest", "localhost:8288", "redis://a.b:1"])
+def test_an_address_that_is_none_is_told(monkeypatch, url):
+    monkeypatch.setenv("STEPRELAY_INNGEST", url)
+    with pytest.raises(ConfigError, match=re.escape(f"STEPRELAY_INNGEST is {url!r}")):
         App(ScriptedAgent([]), store="memory:", auth=False).orchestrator("inngest")
 
 

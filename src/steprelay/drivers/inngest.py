@@ -24,7 +24,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 import inngest
-from inngest._internal import comm_lib, errors, server_lib  # what the SDK's own adapters are made of: none is for plain ASGI
+from inngest._internal import comm_lib, server_lib  # what the SDK's own adapters are made of: none is for plain ASGI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -227,9 +227,12 @@ def _call(url: str, body: bytes = b"", request: Request | None = None) -> comm_l
 def _client(url: str, app: str) -> inngest.Inngest:
     """The SDK's client. Raises ConfigError: without keys there is nothing to know the calls of Inngest by."""
     try:
-        events = os.environ.get("INNGEST_EVENT_API_BASE_URL") or (None if urlsplit(url).hostname == CLOUD else url)
+        where = urlsplit(url)
+        if where.scheme not in ("http", "https"):
+            raise ValueError("it begins with http:// or https://")
+        events = os.environ.get("INNGEST_EVENT_API_BASE_URL") or (None if where.hostname == CLOUD else url)
         client = inngest.Inngest(app_id=app, api_base_url=url, event_api_base_url=events)
-    except (errors.Error, ValueError) as e:
+    except Exception as e:  # the SDK raises no class of its own for a URL it does not like
         raise ConfigError(
             f"STEPRELAY_INNGEST is {url!r}; give the URL of Inngest's API, such as http://127.0.0.1:8288: {e}"
         ) from e
