@@ -43,7 +43,7 @@ def netlify(target: str | None, python: str | None, out: Path) -> None:
 
     site = _site(target, out)
     say("looking for the interpreter")
-    bundle.build(site, bundle.interpreter(python, say), say)
+    bundle.build(site, bundle.interpreter(python), say)
     say("importing the agent")
     name = _named(site)
     bundle.finish(site.out, name, os.environ)

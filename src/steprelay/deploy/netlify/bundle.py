@@ -58,7 +58,7 @@ class Site:
     """Patterns of files the code reads, beside Python's own."""
 
 
-def interpreter(wanted: str | None, say: Say) -> Path:
+def interpreter(wanted: str | None) -> Path:
     """The interpreter that is copied: a path is itself; of a version (by default this one's) uv fetches a relocatable one.
     Raises ConfigError with the remedy."""
     if wanted and (os.sep in wanted or Path(wanted).is_file()):
@@ -76,7 +76,7 @@ def interpreter(wanted: str | None, say: Say) -> Path:
         ) from e
 
 
-def build(site: Site, python: Path, say: Say, environ: Mapping[str, str] | None = None) -> None:
+def build(site: Site, python: Path, say: Say) -> None:
     """Make the bundle, all but its `bundle.json`; what was there before is removed. Raises ConfigError."""
     if not site.requirements.is_file():
         raise ConfigError(f"there is no {site.requirements}; list what the agent needs, steprelay[postgres] at least")

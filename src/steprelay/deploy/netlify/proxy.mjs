@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, readFileSync, rmSync } from "node:fs";
-import { request as send } from "node:http";
+import { request as send, STATUS_CODES } from "node:http";
 import { connect } from "node:net";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
@@ -238,7 +238,7 @@ async function refuse(error) {
 
 function problem(status, code, detail) {
   const headers = { "content-type": "application/problem+json", "cache-control": "no-store", "retry-after": "1" };
-  return new Response(JSON.stringify({ type: "about:blank", title: code, status, detail, code }), { status, headers });
+  return new Response(JSON.stringify({ type: "about:blank", title: STATUS_CODES[status], status, detail, code }), { status, headers });
 }
 
 /** Headers of a client, less what only we may say. */
