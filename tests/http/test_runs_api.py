@@ -150,12 +150,9 @@ async def test_history_is_read_by_pages():
     assert [s.index for s in rest.steps] == [2]
     assert rest.after is None
     assert [p.id for p in parts.parts] == ["2.c.0", "2.c.1"]
-    assert rest.steps[0].parts[1] == {
-        "type": "end",
-        "status": "COMPLETED",
-        "stopReason": "finished",
-        "output": "the answer to find out",
-    }
+    assert rest.steps[0].parts[1] == shapes.EndPart(
+        status="COMPLETED", stop_reason="finished", output="the answer to find out"
+    )  # fmt: skip
     assert first.steps[0].usage.tool_calls == 1
 
 
