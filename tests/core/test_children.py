@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steprelay.core import codec, machine
+from steprelay.core.errors import Transient
 from steprelay.core.model import Limits, Outgoing, Reply, Tally, Usage
 from steprelay.core.noun import replace
 from steprelay.testing.fakes import virtual
@@ -53,6 +54,18 @@ async def test_a_child_is_settled_once_however_often_it_reports() -> None:
     await stage.advance()
     assert (await tally(stage)).total.tokens == 100
     assert set((await tally(stage)).children) == {"c2"}
+
+
+@virtual
+async def test_news_that_were_waited_for_are_told_to_one_step_though_it_had_to_be_tried_again() -> None:
+    script = (SPAWN, Transient("a provider's hiccup"), Transient("another"), Reply(), Reply(then="finish"))
+    stage = Stage(*script, limits={"steps": 30, "tokens": 1000, "repeats": None})
+    await stage.advance()
+    for child in ("c1", "c2"):
+        await stage.signal("child", report(child), request_id=f"{child}.1")
+    await stage.until_quiet()
+    told = [[m.id for m in turn.inbox] for turn in stage.agent.turns]
+    assert told == [[], ["c1", "c2"], ["c1", "c2"], ["c1", "c2"], []]
 
 
 @virtual

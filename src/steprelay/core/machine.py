@@ -68,7 +68,7 @@ class Opened(Noun):
     limits: Limits
     round: int
     prompt: Value
-    got: dict[str, Value]  # answers, events, children: {id: {kind, body}}
+    got: dict[str, Value]  # answers, events, children: {id: {kind, body}}, and `met` when that was waited for
     inbox_read: int
     request: Request | None = None
     cancelled: bool = False
@@ -114,7 +114,8 @@ def open(claimed: Claimed, request: Request | None = None) -> Opened | Commit:
             after = _within(o, None if wait.until is None else wait.until - now, now)
             status, kept = TABLE[o.status, "unmet"], replace(wait, got=o.got)
             return _release(o, status, run.stop_reason, after, wait=kept, attempts=run.attempts - 1)  # looking was no attempt
-        o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"])
+        got = {i: {**m, "met": True} if i in wait.needs else m for i, m in o.got.items()}
+        o = replace(o, status=TABLE[o.status, "due" if o.status == "WAITING" else "answer"], got=got)
     o = replace(o, tally=replace(_charge_the_dead(run, o.tally), began_at=o.tally.began_at or now))
     landing = _soft(o.tally, o.limits)
     if hard := _hard(o, now):
@@ -248,8 +249,7 @@ def fold(o: Opened, reply: Reply, seen: Sequence[Part], now: float, *, cancelled
     check_reply(reply)
     if reply.then == "wait" and reply.release and not (cancelled or o.landing):
         return _poll(o, reply, now)
-    met = (codec.wait(o.claimed.run.wait) or Wait(reason="")).needs
-    unasked = {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and i not in met}  # a later wait still may
+    unasked = {i: m for i, m in o.got.items() if m["kind"] in ("child", "event") and "met" not in m}  # a later wait still may
     unheard = o.tally.fresh and not reply.messages
     o = replace(o, tally=replace(_count(o.tally, reply, seen), heard=unasked, children=o.tally.children | reply.children))
     if cancelled:  # what is queued was sent before the cancel; a prompt without an answer is still to be given
