@@ -90,9 +90,10 @@ class Dev:
         }  # fmt: skip
         arguments = ("dev", "--offline", "--internal-disable-edge-functions", "--skip-gitignore", "--no-open", "--dir", "dist")
         ports = ("--port", str(self.port), "--functions-port", str(servers.free_port()))
+        dying = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()  # with the tests, however they end
         with self.log.open("wb") as log:
             self.node = subprocess.Popen(
-                [tools() / "node_modules/.bin/netlify", *arguments, *ports], cwd=site, env=clean() | told | environ, stdout=log,
+                [*dying, tools() / "node_modules/.bin/netlify", *arguments, *ports], cwd=site, env=clean() | told | environ, stdout=log,
                 stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         try:
