@@ -11,11 +11,15 @@ from steprelay import App
 from steprelay.core.model import Interrupt, Limits, Reply
 
 
+def noted(turn):
+    with open(os.environ["WITNESS"], "a") as witness:
+        witness.write(f"{turn.key.id} {turn.step}\n")
+
+
 async def planned(turn, ctx):
     plan = json.loads(turn.prompt)
     await asyncio.sleep(plan.get("slow", {}).get(str(turn.step), 0))
-    with open(os.environ["WITNESS"], "a") as witness:
-        witness.write(f"{turn.key.id} {turn.step}\n")
+    noted(turn)
     if turn.step + 1 == plan["steps"]:
         return Reply(then="finish", output="the words of the run")
     if turn.step in plan.get("asks", ()):
