@@ -54,7 +54,8 @@ def load(target: str) -> App:
     app = found if isinstance(found, App) else App(found)
     app.ui = False  # the page is a static file of the site
     app.http = {"wall_header": True, "address_header": "x-steprelay-client-ip", **app.http}
-    if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") and app.settings.store.partition(":")[0] in ("sqlite", "memory"):
+    there = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") and not os.environ.get("NETLIFY_DEV")  # `netlify dev` keeps its files
+    if there and app.settings.store.partition(":")[0] in ("sqlite", "memory"):
         raise ConfigError(
             "a function keeps no files: set NETLIFY_DB_URL or STEPRELAY_STORE to a PostgreSQL URL (postgres://…), for functions "
             "and builds"
