@@ -148,5 +148,6 @@ function Composer({ label, button, send, autoFocus = false }: ComposerProps) {
 function spent({ steps, usage }: AgentRun): string {
   const tokens = usage.inputTokens + usage.outputTokens;
   const money = usage.usd ? ` · $${usage.usd.toFixed(usage.usd < 0.1 ? 3 : 2)}` : "";
-  return `${plural(steps.length, "step")} · ${plural(tokens, "token")}${money}`;
+  const taken = (steps.at(-1)?.index ?? -1) + 1; // one that said nothing is not among them
+  return `${plural(taken, "step")} · ${plural(tokens, "token")}${money}`;
 }

@@ -45,6 +45,7 @@ const Step = memo(function Step({ step, answer }: { step: StepSnapshot; answer: 
     if (one.kind === "prompt") return step.index > 0; // the first one is the heading
     return one.kind !== "text" || one.text.trim() !== answer?.trim();
   });
+  if (!open && !shown.length) return null;
   return (
     <li className="step" value={step.index} aria-busy={open} aria-live={open ? "off" : undefined}>
       <span className="no" aria-hidden>
