@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import MutableMapping
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..app import App
     from ..drivers.leg import Orchestrator
 
@@ -32,6 +33,8 @@ def serve(engine: str, target: str | None, host: str, port: int, url: str | None
     Temporal: a worker, which asks the server for work. Restate, Inngest: the whole HTTP interface with the engine's endpoint at
     /api/ENGINE, registered with it. Where the engine is says STEPRELAY_TEMPORAL, STEPRELAY_RESTATE or STEPRELAY_INNGEST.
     """
+    import asyncio
+
     from ..config import settings
     from ..core.errors import ConfigError
     from ..deploy.asgi import is_loopback
@@ -56,6 +59,8 @@ def serve(engine: str, target: str | None, host: str, port: int, url: str | None
 
 async def _work(app: App, orchestrator: Orchestrator, ready: str) -> None:
     """A worker until SIGTERM or Ctrl-C; what it has in hand goes back whole."""
+    import asyncio
+
     working = asyncio.ensure_future(orchestrator.work(lambda: click.echo(ready)))
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, working.cancel)
@@ -93,6 +98,8 @@ class Registered:
         self.error: Exception | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        import asyncio
+
         async def watched(message: MutableMapping[str, Any]) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":

@@ -29,7 +29,7 @@ from restate import InvocationRetryPolicy, ObjectContext, RunOptions, VirtualObj
 
 from ..core.errors import ConfigError, StepRelayError, StoreUnavailable
 from ..core.model import RunKey
-from .leg import Leg, Orchestrator
+from .leg import Leg, Next, Orchestrator
 
 STEPS = 20
 """Entries of one invocation's journal, each of a step or of some that are quick. An endpoint of HTTP/1.1 is sent the journal
@@ -74,7 +74,7 @@ class Restate(Orchestrator):
         self._drive = self._object.handler()(self.drive)
         self._restate = _asgi(self._object, self._keys)
         self._hooked = False
-        self._under_way: set[asyncio.Task[Any]] = set()
+        self._under_way: dict[str, asyncio.Task[Next]] = {}
         self._http: httpx.AsyncClient | None = None
 
     # ------------------------------------------------------------ what Restate is told
@@ -111,12 +111,9 @@ class Restate(Orchestrator):
 
     async def close(self) -> None:
         """Hand back the steps under way and let go of the connections."""
-        steps = list(self._under_way)
+        steps = list(self._under_way.values())
         for step in steps:
-            if (
-                not step.cancelling()
-            ):  # as the SDK has done with those whose connection is gone: once is enough, and twice too much
-                step.cancel()
+            step.cancel()
         await asyncio.gather(*steps, return_exceptions=True)
         if self._http is not None:
             await self._http.aclose()
@@ -166,19 +163,25 @@ class Restate(Orchestrator):
         return told
 
     async def _step(self, run: str, request: str) -> dict[str, Any]:
-        """One entry, in a task of the SDK's."""
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine runs in a task"
-        self._under_way.add(task)
+        """One entry. The SDK cancels it when its connection is gone, as when Restate dies: the step goes on to its commit all
+        the same, and Restate's next try at it, if it is that quick, waits for the one there is."""
+        step = self._under_way.get(request)
+        if step is None:
+            step = asyncio.create_task(self._leg.take(run, self.name, request, span=SPAN))
+            self._under_way[request] = step
+            step.add_done_callback(lambda s: self._done(request, s))
         try:
-            return (await self._leg.take(run, self.name, request, span=SPAN)).plain()
+            return (await asyncio.shield(step)).plain()
         except StepRelayError:
             raise
         except Exception as e:
             _log.exception("a step failed under Restate and is tried again")
             raise NotTaken(f"{type(e).__name__}; see this server's log") from None
-        finally:
-            self._under_way.discard(task)
+
+    def _done(self, request: str, step: asyncio.Task[Next]) -> None:
+        del self._under_way[request]
+        if not step.cancelled():
+            step.exception()  # looked at: who waited for it may be gone
 
     async def endpoint(self, scope: Any, receive: Any, send: Any) -> None:
         """ASGI. Without identity keys only this machine may call."""
