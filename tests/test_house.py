@@ -170,3 +170,9 @@ def test_import_contracts_hold() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     checked = subprocess.run([lint, "--no-logo", "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """pytest imports them by it."""
+    names = [p.name for p in Path(__file__).parent.rglob("*.py") if p.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
