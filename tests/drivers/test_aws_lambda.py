@@ -52,12 +52,13 @@ class Invoke(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         problem = refusal(self.server.url + self.path, dict(self.headers.items()), body)
+        if not problem:  # noted before it is answered: who got the answer looks
+            self.server.paths.append(self.path)
+            self.server.events.append(json.loads(body))
         self.send_response(403 if problem else 202)
         self.send_header("content-length", "0")
         self.end_headers()
         if not problem:
-            self.server.paths.append(self.path)
-            self.server.events.append(json.loads(body))
             self.server.deliveries.submit(self.server.handler, json.loads(body))
 
     def log_message(self, *args: Any) -> None:
